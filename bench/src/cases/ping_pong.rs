@@ -1,0 +1,143 @@
+//! Two fibers and two unbounded channels: one number goes there and comes back. A round trip is two
+//! messages.
+//!
+//! On two workers the runtime may place the two as it likes.
+
+use super::{WALL, WALL_AND_CPU, configure_may, spawn_thread, tokio_runtime};
+use crate::measure::{Figures, Meter};
+use crate::{Case, Peer, Plan, Row};
+
+pub const CASES: &[Case] = &[
+    case("ping-pong/1", "channel ping-pong, 1 worker", WALL, Plan::new(1, 2)),
+    case("ping-pong/2", "channel ping-pong, 2 workers", WALL_AND_CPU, Plan::new(2, 2)),
+];
+
+const fn case(name: &'static str, title: &'static str, rows: &'static [Row], plan: Plan) -> Case {
+    Case {
+        name,
+        title,
+        rows,
+        plan,
+        peers: &[
+            #[cfg(feature = "strands")]
+            (Peer::Strands, strands),
+            (Peer::May, may),
+            (Peer::Tokio, tokio),
+            (Peer::Threads, threads),
+        ],
+    }
+}
+
+/// Round trips between two looks at the clock.
+const CHUNK: u64 = 100;
+
+#[cfg(feature = "strands")]
+fn strands(plan: &Plan) -> Figures {
+    use strands::sync::mpsc::channel;
+    let plan = *plan;
+    super::strands_runtime(plan.workers).run(move || {
+        let (ping, pings) = channel();
+        let (pong, pongs) = channel();
+        let echo = strands::spawn(move || {
+            while let Ok(number) = pings.recv() {
+                pong.send(number).expect("the other end waits");
+            }
+        });
+        let mut meter = Meter::start(plan.budget());
+        while meter.more() {
+            for i in 0..CHUNK {
+                ping.send(i).expect("the other end waits");
+                assert_eq!(pongs.recv().expect("an answer"), i);
+            }
+            meter.add(CHUNK);
+        }
+        let figures = meter.per_op();
+        drop(ping);
+        echo.join().expect("the other end");
+        figures
+    })
+}
+
+fn may(plan: &Plan) -> Figures {
+    use may::sync::mpsc::channel;
+    configure_may(plan, plan.workers);
+    let plan = *plan;
+    let (ping, pings) = channel();
+    let (pong, pongs) = channel();
+    // SAFETY: the closure touches no thread-local and needs far less than a stack.
+    let echo = unsafe {
+        may::coroutine::spawn(move || {
+            while let Ok(number) = pings.recv() {
+                pong.send(number).expect("the other end waits");
+            }
+        })
+    };
+    // SAFETY: as above.
+    let main = unsafe {
+        may::coroutine::spawn(move || {
+            let mut meter = Meter::start(plan.budget());
+            while meter.more() {
+                for i in 0..CHUNK {
+                    ping.send(i).expect("the other end waits");
+                    assert_eq!(pongs.recv().expect("an answer"), i);
+                }
+                meter.add(CHUNK);
+            }
+            meter.per_op()
+        })
+    };
+    let figures = main.join().expect("the main coroutine");
+    echo.join().expect("the other end");
+    figures
+}
+
+fn tokio(plan: &Plan) -> Figures {
+    use tokio::sync::mpsc::unbounded_channel as channel;
+    let plan = *plan;
+    let runtime = tokio_runtime(plan.workers);
+    let main = runtime.spawn(async move {
+        let (ping, mut pings) = channel();
+        let (pong, mut pongs) = channel();
+        let echo = tokio::spawn(async move {
+            while let Some(number) = pings.recv().await {
+                pong.send(number).expect("the other end waits");
+            }
+        });
+        let mut meter = Meter::start(plan.budget());
+        while meter.more() {
+            for i in 0..CHUNK {
+                ping.send(i).expect("the other end waits");
+                assert_eq!(pongs.recv().await.expect("an answer"), i);
+            }
+            meter.add(CHUNK);
+        }
+        let figures = meter.per_op();
+        drop(ping);
+        echo.await.expect("the other end");
+        figures
+    });
+    runtime.block_on(main).expect("the main task")
+}
+
+fn threads(plan: &Plan) -> Figures {
+    use std::sync::mpsc::channel;
+    let (ping, pings) = channel();
+    let (pong, pongs) = channel();
+    let echo = spawn_thread(move || {
+        while let Ok(number) = pings.recv() {
+            pong.send(number).expect("the other end waits");
+        }
+    });
+    let mut meter = Meter::start(plan.budget());
+    while meter.more() {
+        for i in 0..CHUNK {
+            ping.send(i).expect("the other end waits");
+            assert_eq!(pongs.recv().expect("an answer"), i);
+        }
+        meter.add(CHUNK);
+    }
+    let figures = meter.per_op();
+    drop(ping);
+    echo.join().expect("the other end");
+    figures
+}

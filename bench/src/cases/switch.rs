@@ -1,0 +1,191 @@
+//! The switch alone, without a scheduler.
+//!
+//! `switch`: resume a coroutine, which suspends at once. `switch-next`: from one coroutine to the
+//! next, as a scheduler goes along its queue: by a direct switch where there is one, else by a
+//! suspend and a resume.
+
+use std::hint::black_box;
+
+use super::WALL;
+use crate::measure::{Figures, Meter};
+use crate::{Case, Peer, Plan};
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "switch",
+        title: "switch: resume + suspend",
+        rows: WALL,
+        plan: Plan::new(1, 0),
+        peers: &[
+            #[cfg(feature = "strands-fiber")]
+            (Peer::Strands, strands),
+            (Peer::Corosensei, corosensei),
+            (Peer::Floor, floor),
+        ],
+    },
+    Case {
+        name: "switch-next",
+        title: "switch: one coroutine to the next",
+        rows: WALL,
+        plan: Plan::new(1, 2),
+        peers: &[
+            #[cfg(feature = "strands-fiber")]
+            (Peer::Strands, strands_next),
+            (Peer::Corosensei, corosensei_next),
+            (Peer::Floor, floor),
+        ],
+    },
+];
+
+const CHUNK: u64 = 100_000;
+
+#[cfg(feature = "strands-fiber")]
+fn strands(plan: &Plan) -> Figures {
+    use strands_fiber::{Coroutine, CoroutineResult};
+    let mut coroutine = Coroutine::<u64, u64, ()>::new(|suspender, mut input| {
+        loop {
+            input = suspender.suspend(input + 1);
+        }
+    });
+    let mut value = 0;
+    let mut meter = Meter::start(plan.budget());
+    while meter.more() {
+        for _ in 0..CHUNK {
+            match coroutine.resume(value) {
+                CoroutineResult::Yield(next) => value = next,
+                CoroutineResult::Return(()) => unreachable!("the coroutine's loop has no end"),
+            }
+        }
+        meter.add(CHUNK);
+    }
+    black_box(value);
+    let figures = meter.per_op();
+    std::mem::forget(coroutine);
+    figures
+}
+
+fn corosensei(plan: &Plan) -> Figures {
+    use corosensei::{Coroutine, CoroutineResult};
+    let mut coroutine = Coroutine::<u64, u64, ()>::new(|suspender, mut input| {
+        loop {
+            input = suspender.suspend(input + 1);
+        }
+    });
+    let mut value = 0;
+    let mut meter = Meter::start(plan.budget());
+    while meter.more() {
+        for _ in 0..CHUNK {
+            match coroutine.resume(value) {
+                CoroutineResult::Yield(next) => value = next,
+                CoroutineResult::Return(()) => unreachable!("the coroutine's loop has no end"),
+            }
+        }
+        meter.add(CHUNK);
+    }
+    black_box(value);
+    let figures = meter.per_op();
+    std::mem::forget(coroutine);
+    figures
+}
+
+/// A call through a pointer that the compiler cannot see through: what control pays to go anywhere
+/// and back.
+fn floor(plan: &Plan) -> Figures {
+    #[inline(never)]
+    fn step(input: u64) -> u64 {
+        input + 1
+    }
+    let step: fn(u64) -> u64 = black_box(step);
+    let mut value = 0;
+    let mut meter = Meter::start(plan.budget());
+    while meter.more() {
+        for _ in 0..CHUNK {
+            value = step(value);
+        }
+        meter.add(CHUNK);
+    }
+    black_box(value);
+    meter.per_op()
+}
+
+/// Two parties hand a countdown to each other by direct switches; who finds it at 0 hands it back
+/// to the thread.
+#[cfg(feature = "strands-fiber")]
+fn strands_next(plan: &Plan) -> Figures {
+    use strands_fiber::arch::{Context, Exit, switch};
+    use strands_fiber::stack::Stack;
+
+    struct Party {
+        own: Context,
+        other: *const Context,
+        thread: *const Context,
+    }
+
+    unsafe extern "C" fn hand_on(party: usize) -> Exit {
+        let party = party as *mut Party;
+        // SAFETY: the first switch hands over the party's address; the parties and the thread's
+        // context outlive the last switch. Who is switched to waits: the other in this function,
+        // the thread for the countdown's end.
+        unsafe {
+            let own = &raw mut (*party).own;
+            let (other, thread) = ((*party).other, (*party).thread);
+            let mut countdown = switch(own, thread, 0);
+            loop {
+                countdown = match countdown {
+                    0 => switch(own, thread, 0),
+                    _ => switch(own, other, countdown - 1),
+                };
+            }
+        }
+    }
+
+    let mut thread = Context::new();
+    let thread = &raw mut thread;
+    let new = || Party { own: Context::new(), other: std::ptr::null(), thread };
+    let mut parties = [new(), new()];
+    let [a, b] = [0, 1].map(|index| &raw mut parties[index]);
+    let stacks = [(); 2].map(|()| Stack::new(64 << 10).expect("a stack"));
+    let mut meter = Meter::start(plan.budget());
+    // SAFETY: each party starts on a stack of its own, which is kept to the end of this function.
+    // The thread switches to a party that is started, or that waits in `hand_on`.
+    unsafe {
+        for (party, other, stack) in [(a, b, &stacks[0]), (b, a, &stacks[1])] {
+            (*party).other = &raw const (*other).own;
+            (*party).own.start(stack.top(), hand_on);
+            switch(thread, &raw const (*party).own, party as usize);
+        }
+        while meter.more() {
+            switch(thread, &raw const (*a).own, CHUNK as usize);
+            meter.add(CHUNK);
+        }
+    }
+    meter.per_op()
+}
+
+fn corosensei_next(plan: &Plan) -> Figures {
+    use corosensei::{Coroutine, CoroutineResult};
+    let mut coroutines = [(); 2].map(|()| {
+        Coroutine::<u64, u64, ()>::new(|suspender, mut input| {
+            loop {
+                input = suspender.suspend(input + 1);
+            }
+        })
+    });
+    let mut value = 0;
+    let mut meter = Meter::start(plan.budget());
+    while meter.more() {
+        for _ in 0..CHUNK / 2 {
+            for coroutine in &mut coroutines {
+                match coroutine.resume(value) {
+                    CoroutineResult::Yield(next) => value = next,
+                    CoroutineResult::Return(()) => unreachable!("the coroutine's loop has no end"),
+                }
+            }
+        }
+        meter.add(CHUNK);
+    }
+    black_box(value);
+    let figures = meter.per_op();
+    std::mem::forget(coroutines);
+    figures
+}

@@ -1,0 +1,101 @@
+//! One OS thread for each party: no assembly, for Miri and for ISAs without a file of their own.
+//!
+//! A [`Context`] is a baton. `switch` hands the baton of `load` over and waits for that of
+//! `save`, so exactly one of the threads runs at any time and everything that one party wrote
+//! happens before the next goes on. Thread-locals differ from party to party here, which is why
+//! the layers above set theirs after each switch and keep no others.
+//!
+//! The `Stack` that a context is started on is not run on; it may still hold data.
+
+use std::ptr::NonNull;
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::Entry;
+
+/// Where a suspended party goes on: the baton that its thread waits for.
+#[derive(Debug)]
+pub struct Context {
+    baton: Arc<Baton>,
+    /// Set until the first switch, which makes the thread.
+    entry: Mutex<Option<Entry>>,
+}
+
+#[derive(Debug, Default)]
+struct Baton {
+    handed: Mutex<Option<usize>>,
+    changed: Condvar,
+}
+
+impl Baton {
+    fn hand(&self, arg: usize) {
+        let before = self.handed.lock().unwrap().replace(arg);
+        assert!(before.is_none(), "a context was switched to twice");
+        self.changed.notify_one();
+    }
+
+    fn wait(&self) -> usize {
+        let mut handed = self.handed.lock().unwrap();
+        loop {
+            match handed.take() {
+                Some(arg) => return arg,
+                None => handed = self.changed.wait(handed).unwrap(),
+            }
+        }
+    }
+}
+
+impl Context {
+    /// A context that nobody has saved: fit only to be saved into.
+    pub fn new() -> Context {
+        Context { baton: Arc::default(), entry: Mutex::new(None) }
+    }
+
+    /// Makes the first switch to this context call `entry` on a thread of its own.
+    ///
+    /// # Safety
+    ///
+    /// As for the ISA backends, though `top` is not used here.
+    pub unsafe fn start(&mut self, _top: NonNull<u8>, entry: Entry) {
+        *self = Context { baton: Arc::default(), entry: Mutex::new(Some(entry)) };
+    }
+
+    /// Null: the party's stack is its thread's.
+    pub fn stack_pointer(&self) -> *const u8 {
+        std::ptr::null()
+    }
+
+    /// Lets the party of this context go on with `arg`.
+    fn proceed(&self, arg: usize) {
+        let Some(entry) = self.entry.lock().unwrap().take() else {
+            return self.baton.hand(arg);
+        };
+        let run = move || {
+            // SAFETY: `start`'s caller promised that `entry` may be called once with the first
+            // switch's argument.
+            let exit = unsafe { entry(arg) };
+            // SAFETY: an Exit names a saved context that is valid until it is switched to.
+            let next = unsafe { &*exit.next };
+            next.proceed(exit.arg);
+        };
+        std::thread::Builder::new()
+            .name("strands-fiber".into())
+            .spawn(run)
+            .expect("the thread backend needs one OS thread for each coroutine");
+    }
+}
+
+/// Saves the running party in `save` and goes on in `load`, which receives `arg`.
+///
+/// # Safety
+///
+/// As for the ISA backends.
+pub unsafe fn switch(save: *mut Context, load: *const Context, arg: usize) -> usize {
+    // The baton is held by an Arc of our own: once it is handed to us, the context may move.
+    // SAFETY: the caller promises that both are valid.
+    let (baton, load) = unsafe { ((*save).baton.clone(), &*load) };
+    load.proceed(arg);
+    baton.wait()
+}
+
+/// Nothing to fetch.
+pub fn prefetch(_address: *const u8) {}

@@ -1,0 +1,176 @@
+//! x86-64, System V ABI (Linux, macOS, the BSDs).
+//!
+//! LLVM reserves `rbx` and `rbp`, so inline assembly can neither take nor clobber them: they are
+//! saved here by hand. `r12`-`r15` and every caller-saved register are clobbers.
+//!
+//! ```text
+//!            a suspended party                      a party that has not started
+//!
+//!   stack    |  frame of switch's caller  |         top → | (nothing)               |
+//!   sp    →  |  (red zone not in use)     |         sp  → | 16-aligned              |
+//!            |  …                         |               | …                       |
+//!
+//!   Context  pc: the label `2:` below               pc: `begin`
+//!            sp, bp, bx: as they were               bx: the Entry,  bp: 0
+//! ```
+//!
+//! Nothing is pushed: the saved words live in the [`Context`], so the frame's unwind information
+//! (CFA relative to `rsp` or `rbp`) is true at every instruction up to the change of stacks, and
+//! from the label `2:` on. Source for what must be kept: System V ABI, AMD64 supplement, 3.2.1
+//! and 3.2.3: `rbx`, `rsp`, `rbp`, `r12`-`r15`, the control bits of MXCSR, the x87 control word.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+use core::ptr::NonNull;
+
+use super::{Entry, Exit};
+
+/// Where a suspended party goes on.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Context {
+    sp: usize,
+    pc: usize,
+    bp: usize,
+    bx: usize,
+    mxcsr: u32,
+    x87_control: u16,
+}
+
+/// The control bits of MXCSR (6..=15); below them are the sticky exception flags.
+const MXCSR_CONTROL: u32 = 0xffc0;
+/// All exceptions masked, round to nearest: what the ABI starts a process with.
+const MXCSR_INITIAL: u32 = 0x1f80;
+const X87_INITIAL: u16 = 0x037f;
+
+impl Context {
+    /// A context that nobody has saved: fit only to be saved into.
+    pub const fn new() -> Context {
+        Context { sp: 0, pc: 0, bp: 0, bx: 0, mxcsr: MXCSR_INITIAL, x87_control: X87_INITIAL }
+    }
+
+    /// Makes the first switch to this context call `entry` on the stack that ends at `top`.
+    ///
+    /// # Safety
+    ///
+    /// `top` is 16-aligned and the end of writable memory that nobody else uses until `entry`
+    /// has returned, large enough for all that runs on it.
+    pub unsafe fn start(&mut self, top: NonNull<u8>, entry: Entry) {
+        *self = Context {
+            sp: top.as_ptr() as usize,
+            // Past the `nop`: unwinders look up pc - 1, which must lie in `begin` too.
+            pc: begin as *const () as usize + 1,
+            bp: 0,
+            bx: entry as usize,
+            ..Context::new()
+        };
+    }
+
+    /// The saved stack pointer.
+    #[inline(always)]
+    pub fn stack_pointer(&self) -> *const u8 {
+        self.sp as *const u8
+    }
+}
+
+/// Saves the running party in `save` and goes on in `load`, which receives `arg`.
+///
+/// Returns when somebody switches to `save`, with what that switch handed over.
+///
+/// # Safety
+///
+/// - `load` was saved by a `switch` that has not been gone on from since, or started and not
+///   switched to since; its stack is intact; and it belongs to this thread.
+/// - `save` and `load` are valid and distinct, and `save` stays so until it is switched to.
+#[inline(always)]
+pub unsafe fn switch(save: *mut Context, load: *const Context, arg: usize) -> usize {
+    let received;
+    // SAFETY: the caller promises that `load` holds a party of this thread that waits at a label
+    // `2:` (or at `begin`) with its stack intact. All registers are declared clobbered but `rsp`,
+    // `rbp` and `rbx`, which are saved in and restored from the contexts.
+    unsafe {
+        asm!(
+            "lea rax, [rip + 2f]",
+            "mov [rdi + {PC}], rax",
+            "mov [rdi + {SP}], rsp",
+            "mov [rdi + {BP}], rbp",
+            "mov [rdi + {BX}], rbx",
+            // Control words are stored always and loaded only where they differ: loading
+            // serialises, and nearly all parties share one setting.
+            "stmxcsr [rdi + {MXCSR}]",
+            "fnstcw [rdi + {X87}]",
+            "mov eax, [rdi + {MXCSR}]",
+            "xor eax, [rsi + {MXCSR}]",
+            "movzx ecx, word ptr [rdi + {X87}]",
+            "xor cx, [rsi + {X87}]",
+            "and eax, {MXCSR_CONTROL}",
+            "or eax, ecx",
+            "jnz 3f",
+            "4:",
+            "mov rbx, [rsi + {BX}]",
+            "mov rbp, [rsi + {BP}]",
+            "mov rsp, [rsi + {SP}]",
+            "jmp [rsi + {PC}]",
+            "3:",
+            "ldmxcsr [rsi + {MXCSR}]",
+            "fldcw [rsi + {X87}]",
+            "jmp 4b",
+            "2:",
+            PC = const offset_of!(Context, pc),
+            SP = const offset_of!(Context, sp),
+            BP = const offset_of!(Context, bp),
+            BX = const offset_of!(Context, bx),
+            MXCSR = const offset_of!(Context, mxcsr),
+            X87 = const offset_of!(Context, x87_control),
+            MXCSR_CONTROL = const MXCSR_CONTROL,
+            inout("rdi") save => _,
+            inout("rsi") load => _,
+            inout("rdx") arg => received,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    received
+}
+
+/// The first frame of every started context: calls the entry, then goes on where it says.
+///
+/// The return address is declared undefined, which ends a walk of the stack here, and `rbp` is 0,
+/// which ends a walk by frame pointers.
+#[unsafe(naked)]
+unsafe extern "C" fn begin() {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_undefined rip",
+        "nop",
+        // In: rdx = arg, rbx = the entry, rsp = top (16-aligned, as a call wants it).
+        "mov rdi, rdx",
+        "call rbx",
+        // Out: rax, rdx = the Exit. The contexts' layout is as in `switch`.
+        "ldmxcsr [rax + {MXCSR}]",
+        "fldcw [rax + {X87}]",
+        "mov rbx, [rax + {BX}]",
+        "mov rbp, [rax + {BP}]",
+        "mov rsp, [rax + {SP}]",
+        "jmp [rax + {PC}]",
+        ".cfi_endproc",
+        PC = const offset_of!(Context, pc),
+        SP = const offset_of!(Context, sp),
+        BP = const offset_of!(Context, bp),
+        BX = const offset_of!(Context, bx),
+        MXCSR = const offset_of!(Context, mxcsr),
+        X87 = const offset_of!(Context, x87_control),
+    )
+}
+
+// `begin` finds an Exit in rax:rdx, the registers that return two words.
+const _: () = assert!(size_of::<Exit>() == 16 && offset_of!(Exit, next) == 0);
+
+/// Hints that the cache line at `address` is about to be used.
+#[inline(always)]
+pub fn prefetch(address: *const u8) {
+    // SAFETY: a prefetch is a hint; it never faults, whatever the address.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast())
+    }
+}

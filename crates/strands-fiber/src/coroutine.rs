@@ -1,0 +1,341 @@
+//! The bare asymmetric form: `resume` runs a coroutine until it suspends or returns.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::num::NonZero;
+use std::panic::{self, AssertUnwindSafe};
+use std::ptr::{self, NonNull};
+use std::thread;
+
+use crate::arch::{Context, Exit, switch};
+use crate::stack::Stack;
+use crate::unwind;
+
+/// The default size of a coroutine's stack, in bytes.
+pub const DEFAULT_STACK_BYTES: usize = 256 * 1024;
+
+/// A closure and control block of up to this size are part of the default stack; larger ones get
+/// room on top of it.
+const SMALL_BYTES: usize = 1024;
+
+/// A computation with a stack of its own, which runs only while it is being resumed.
+///
+/// Each [`resume`](Self::resume) hands in an `Input` and runs the coroutine until it
+/// [suspends](Suspender::suspend) with a `Yield` or returns its `Return`. The first input is an
+/// argument of the closure, later ones are what `suspend` returns.
+///
+/// ```
+/// use strands_fiber::{Coroutine, CoroutineResult};
+///
+/// let mut squares = Coroutine::new(|suspender, first: u64| {
+///     let mut input = first;
+///     while input != 0 {
+///         input = suspender.suspend(input * input);
+///     }
+///     "done"
+/// });
+/// assert_eq!(squares.resume(3), CoroutineResult::Yield(9));
+/// assert_eq!(squares.resume(5), CoroutineResult::Yield(25));
+/// assert_eq!(squares.resume(0), CoroutineResult::Return("done"));
+/// ```
+///
+/// A panic in the coroutine comes out of `resume`. Dropping a suspended coroutine unwinds its
+/// stack, so its destructors run; if that cannot be done (`panic = "abort"`, a `catch_unwind` in
+/// the coroutine that swallows the unwinding and suspends again, a coroutine suspended by a
+/// destructor during a panic) the stack and all that it holds are leaked.
+///
+/// A coroutine never leaves its thread. It is not meant for use inside strands' fibers that
+/// suspend in it: a fiber parks as a whole, coroutines on its stack included.
+pub struct Coroutine<Input, Yield, Return> {
+    control: NonNull<Control<Input, Return>>,
+    /// It runs on the thread that made it: what its stack holds may be neither Send nor Sync.
+    not_send: PhantomData<(*mut (), Yield)>,
+}
+
+/// What [`Coroutine::resume`] came back with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoroutineResult<Yield, Return> {
+    /// It suspended and can be resumed.
+    Yield(Yield),
+    /// It has ended.
+    Return(Return),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// The closure lies below the control block; nothing has run.
+    Fresh,
+    Running,
+    Suspended,
+    /// Suspended by a destructor during a panic: unwinding it would abort the process.
+    SuspendedInPanic,
+    /// `result` is filled in.
+    Done,
+}
+
+/// What the two sides share. It lies at the top of the coroutine's stack, the closure below it.
+#[repr(C)]
+struct Control<Input, Return> {
+    /// First, so that its address is the block's.
+    link: Link,
+    stack: ManuallyDrop<Stack>,
+    closure: *mut (),
+    drop_closure: unsafe fn(*mut ()),
+    first_input: *const Input,
+    /// Filled in when the state becomes `Done`.
+    result: MaybeUninit<thread::Result<Return>>,
+}
+
+/// The part of the control block that suspending needs, whatever the coroutine returns.
+struct Link {
+    coroutine: Context,
+    resumer: Context,
+    state: State,
+    /// Set by `drop`: the suspension point unwinds instead of returning.
+    unwind: bool,
+}
+
+impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Return> {
+    /// A coroutine that will run `f`, on a new stack of [`DEFAULT_STACK_BYTES`] plus what a large
+    /// closure needs.
+    ///
+    /// # Panics
+    ///
+    /// Panics if no stack can be mapped; [`with_stack`](Self::with_stack) takes one that
+    /// [`Stack::new`] made, whose error can be handled.
+    pub fn new<F>(f: F) -> Self
+    where
+        F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
+    {
+        let stack =
+            stack_for::<F, Control<Input, Return>>().expect("failed to map a coroutine's stack");
+        Self::with_stack(stack, f)
+    }
+
+    /// A coroutine that will run `f` on `stack`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the closure and the result would fill more than half of the stack.
+    pub fn with_stack<F>(stack: Stack, f: F) -> Self
+    where
+        F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
+    {
+        let control = carve::<Control<Input, Return>>(stack.top());
+        let closure = carve::<F>(control.cast());
+        let used = stack.top().addr().get() - closure.addr().get();
+        assert!(
+            used <= stack.size() / 2,
+            "a stack of {} bytes is too small for a closure of {} and a result of {} bytes",
+            stack.size(),
+            size_of::<F>(),
+            size_of::<Return>(),
+        );
+        let mut block = Control {
+            link: Link {
+                coroutine: Context::new(),
+                resumer: Context::new(),
+                state: State::Fresh,
+                unwind: false,
+            },
+            stack: ManuallyDrop::new(stack),
+            closure: closure.as_ptr().cast(),
+            drop_closure: drop_closure::<F>,
+            first_input: ptr::null(),
+            result: MaybeUninit::<thread::Result<Return>>::uninit(),
+        };
+        // SAFETY: `closure` is aligned to 16 and the end of what is left of the stack, which
+        // stays mapped until the coroutine is done (or for ever).
+        unsafe { block.link.coroutine.start(closure.cast(), run::<F, Input, Yield, Return>) };
+        // SAFETY: both places are in the stack that `block` owns, aligned by `carve`, disjoint, and in
+        // its upper half by the assertion.
+        unsafe {
+            closure.write(f);
+            control.write(block);
+        }
+        Coroutine { control, not_send: PhantomData }
+    }
+
+    /// Runs the coroutine with `input` until it suspends or returns.
+    ///
+    /// # Panics
+    ///
+    /// Goes on with the coroutine's panic if it panicked. Panics if it has already returned or
+    /// panicked.
+    #[inline]
+    pub fn resume(&mut self, input: Input) -> CoroutineResult<Yield, Return> {
+        let control = self.control.as_ptr();
+        // SAFETY: the control block lives as long as `self`; the coroutine touches it only while
+        // it runs, that is inside `proceed`.
+        unsafe {
+            match (*control).link.state {
+                State::Done => panic!("a coroutine that has returned was resumed"),
+                State::Running => unreachable!("`resume` borrows the coroutine exclusively"),
+                State::Fresh | State::Suspended | State::SuspendedInPanic => {}
+            }
+            let input = ManuallyDrop::new(input);
+            let yielded = if (*control).link.state == State::Fresh {
+                (*control).first_input = &raw const *input;
+                Self::proceed(control, control as usize)
+            } else {
+                Self::proceed(control, (&raw const *input) as usize)
+            };
+            if (*control).link.state != State::Done {
+                // The coroutine's frame holds the value, and leaves it to us.
+                return CoroutineResult::Yield(ptr::read(yielded as *const Yield));
+            }
+            match (*control).result.assume_init_read() {
+                Ok(value) => CoroutineResult::Return(value),
+                Err(payload) => panic::resume_unwind(payload),
+            }
+        }
+    }
+
+    /// Whether it has returned or panicked.
+    pub fn done(&self) -> bool {
+        // SAFETY: the coroutine is not running (it would borrow `self`), so nobody writes.
+        unsafe { (*self.control.as_ptr()).link.state == State::Done }
+    }
+}
+
+impl<Input, Yield, Return> Coroutine<Input, Yield, Return> {
+    /// Switches to the coroutine, handing over `arg`; returns the address of what it yielded, if
+    /// it suspended.
+    ///
+    /// # Safety
+    ///
+    /// It is fresh and `arg` its control block's address (with the first input in place), or it
+    /// is suspended and `arg` the address of an input to move out of (any, if it shall unwind).
+    #[inline(always)]
+    unsafe fn proceed(control: *mut Control<Input, Return>, arg: usize) -> usize {
+        // SAFETY: the coroutine's context was started, or saved by `suspend`, and not switched to
+        // since (its state says so); ours is saved here and switched to once, by the coroutine.
+        unsafe {
+            (*control).link.state = State::Running;
+            switch(&raw mut (*control).link.resumer, &raw const (*control).link.coroutine, arg)
+        }
+    }
+}
+
+impl<Input, Yield, Return> Drop for Coroutine<Input, Yield, Return> {
+    fn drop(&mut self) {
+        let control = self.control.as_ptr();
+        // SAFETY: nobody else refers to the block: the coroutine is not running, and after the
+        // match its frames are gone, or its stack is leaked.
+        unsafe {
+            match (*control).link.state {
+                State::Done => {}
+                State::Fresh => {
+                    ((*control).drop_closure)((*control).closure);
+                }
+                State::Suspended if unwind::CAN_UNWIND => {
+                    (*control).link.unwind = true;
+                    Self::proceed(control, 0);
+                    if (*control).link.state != State::Done {
+                        return; // Swallowed: leak it.
+                    }
+                    // The forced unwinding's own payload, or what a `catch_unwind` made of it.
+                    drop((*control).result.assume_init_read());
+                }
+                State::Suspended | State::SuspendedInPanic => return,
+                State::Running => unreachable!("dropped by itself"),
+            }
+            drop(ManuallyDrop::take(&mut (*control).stack));
+        }
+    }
+}
+
+impl<Input, Yield, Return> fmt::Debug for Coroutine<Input, Yield, Return> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SAFETY: as in `done`.
+        let state = unsafe { (*self.control.as_ptr()).link.state };
+        f.debug_struct("Coroutine").field("state", &state).finish_non_exhaustive()
+    }
+}
+
+/// The coroutine's side of the switch, lent to its closure.
+pub struct Suspender<Input, Yield> {
+    link: NonNull<Link>,
+    values: PhantomData<fn(Yield) -> Input>,
+}
+
+impl<Input, Yield> Suspender<Input, Yield> {
+    /// Hands `value` to the resumer; returns the input of the next
+    /// [`resume`](Coroutine::resume).
+    ///
+    /// Unwinds instead if the coroutine is dropped while it is suspended here.
+    #[inline]
+    pub fn suspend(&self, value: Yield) -> Input {
+        let value = ManuallyDrop::new(value);
+        let link = self.link.as_ptr();
+        // SAFETY: the suspender cannot leave the closure that it is lent to, so the block is
+        // there and this coroutine is running; its resumer waits in `proceed`, which saved its
+        // context. The resumer moves `value` out, and hands over an input to move out in turn,
+        // unless it sets `unwind`.
+        unsafe {
+            (*link).state =
+                if thread::panicking() { State::SuspendedInPanic } else { State::Suspended };
+            let value = (&raw const *value) as usize;
+            let input = switch(&raw mut (*link).coroutine, &raw const (*link).resumer, value);
+            if (*link).unwind {
+                unwind::force();
+            }
+            ptr::read(input as *const Input)
+        }
+    }
+}
+
+impl<Input, Yield> fmt::Debug for Suspender<Input, Yield> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suspender").finish_non_exhaustive()
+    }
+}
+
+/// What a coroutine's stack starts with. `control` is the address of its control block.
+unsafe extern "C" fn run<F, Input, Yield, Return>(control: usize) -> Exit
+where
+    F: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
+{
+    let control = control as *mut Control<Input, Return>;
+    let suspender =
+        // SAFETY: `resume` hands over the block's address, which is not null.
+        Suspender { link: unsafe { NonNull::new_unchecked(control.cast()) }, values: PhantomData };
+    // SAFETY: the state was Fresh, so the closure is there, and is moved out this once; the
+    // resumer put its input's address in place and forgets the input.
+    let result = panic::catch_unwind(AssertUnwindSafe(|| unsafe {
+        let closure = (*control).closure.cast::<F>();
+        closure.read()(&suspender, (*control).first_input.read())
+    }));
+    // SAFETY: the block outlives this frame, and the resumer waits for us to leave.
+    unsafe {
+        (*control).result.write(result);
+        (*control).link.state = State::Done;
+        Exit { next: &raw const (*control).link.resumer, arg: 0 }
+    }
+}
+
+/// # Safety
+///
+/// `closure` points at an `F` that nobody uses afterwards.
+unsafe fn drop_closure<F>(closure: *mut ()) {
+    // SAFETY: the caller's promise.
+    unsafe { closure.cast::<F>().drop_in_place() }
+}
+
+/// Room for a `T` just below `end`, aligned for it and for a stack that ends there.
+fn carve<T>(end: NonNull<u8>) -> NonNull<T> {
+    let align = align_of::<T>().max(16);
+    let address = (end.addr().get() - size_of::<T>()) & !(align - 1);
+    let address = NonZero::new(address).expect("a stack does not start at address 0");
+    end.with_addr(address).cast()
+}
+
+/// A stack with room for its control block and closure beside the default size.
+fn stack_for<F, Block>() -> io::Result<Stack> {
+    let fixed = size_of::<F>() + align_of::<F>() + size_of::<Block>() + align_of::<Block>();
+    // A large closure is moved to the frame that runs it, and once more by an unoptimised build.
+    let extra = if fixed <= SMALL_BYTES { 0 } else { fixed.saturating_mul(4) };
+    Stack::new(DEFAULT_STACK_BYTES.saturating_add(extra))
+}

@@ -1,0 +1,1 @@
+//! #[strands::main] and #[strands::test].

@@ -1,0 +1,86 @@
+//! Cancellation unwinds.
+//!
+//! A fiber that is cancelled wakes up where it waits and unwinds from there with a [`Cancelled`]
+//! payload: destructors run, no panic message is printed, and the join handle gets the payload.
+//! It is delivered only where the operation has had no effect; one that has won its race returns
+//! normally, and the cancel waits for the next suspension. None is delivered while the fiber
+//! unwinds, inside [`uncancellable`], nor where panics abort.
+//!
+//! Turned down: a flag that user code must poll (nobody does), and freeing the stack without
+//! unwinding it (its borrows may be in use elsewhere).
+
+use std::fmt;
+use std::panic;
+
+use crate::current;
+use crate::task::Header;
+use crate::worker::Worker;
+
+/// The payload that a cancelled fiber unwinds with, and that its join handle returns.
+pub struct Cancelled(());
+
+impl Cancelled {
+    pub(crate) fn new() -> Cancelled {
+        Cancelled(())
+    }
+}
+
+impl fmt::Debug for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cancelled")
+    }
+}
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the fiber was cancelled")
+    }
+}
+
+impl std::error::Error for Cancelled {}
+
+/// Unwinds from here: what an operation does whose outcome is
+/// [`Outcome::Cancelled`](crate::Outcome::Cancelled), after it has undone its enrolment.
+#[cold]
+pub fn unwind() -> ! {
+    panic::resume_unwind(Box::new(Cancelled::new()))
+}
+
+/// Runs `f` with cancellation held back: it is delivered at the first suspension after.
+///
+/// On a plain thread, which cannot be cancelled, it just runs `f`.
+pub fn uncancellable<T>(f: impl FnOnce() -> T) -> T {
+    struct Shield;
+    impl Drop for Shield {
+        fn drop(&mut self) {
+            current::with(|me| me.shield.set(me.shield.get() - 1));
+        }
+    }
+    current::with(|me| me.shield.set(me.shield.get() + 1));
+    let _shield = Shield;
+    f()
+}
+
+/// Whether the running party is unwinding because of a panic or a cancel.
+///
+/// std counts panics by thread, so its own answer on a worker is about all fibers of that worker.
+/// This one is about the running fiber, with one limit: a panic that begins while *another*
+/// fiber of the worker is suspended in the middle of its unwinding (a destructor of it waits) is
+/// not seen until that other fiber has gone on.
+pub fn panicking() -> bool {
+    current::with(|me| {
+        if me.is_thread() {
+            return std::thread::panicking();
+        }
+        // SAFETY: a running fiber has a worker, whose thread this is.
+        unsafe { (*me.worker()).is_unwinding(me) }
+    })
+}
+
+/// Whether a cancel asked of the running fiber may unwind it from here.
+pub(crate) fn deliverable(me: &Header, worker: &Worker) -> bool {
+    strands_fiber::CAN_UNWIND
+        && me.cancel_requested()
+        && me.shield.get() == 0
+        && !worker.may_be_unwinding(me)
+}

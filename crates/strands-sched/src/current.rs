@@ -1,0 +1,222 @@
+//! Who is running: one thread-local word.
+//!
+//! It points at the header of the running fiber; on a worker's own stack at the worker's header;
+//! on a plain thread at a header made at first use. The worker is found through the header. It is
+//! set by whoever goes on after a switch, and fibers never change threads, so it needs no more
+//! care than any thread-local. No other thread-local exists above the machine layer, but for the
+//! guard that frees a plain thread's header.
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::atomic::{Condvar, Mutex, lock, thread_local};
+use crate::park::Outcome;
+use crate::task::{Header, TaskRef};
+use crate::worker::{self, Worker};
+
+#[cfg(not(loom))]
+thread_local! {
+    static CURRENT: Cell<*const Header> = const { Cell::new(ptr::null()) };
+}
+#[cfg(loom)]
+thread_local! {
+    static CURRENT: Cell<*const Header> = Cell::new(ptr::null());
+}
+thread_local! {
+    static OWN: Own = Own(Cell::new(None));
+}
+
+/// Gives back a plain thread's header when the thread ends.
+struct Own(Cell<Option<TaskRef>>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        set(ptr::null());
+    }
+}
+
+/// The running party, or null on a plain thread that has none yet.
+#[inline(always)]
+pub(crate) fn get() -> *const Header {
+    CURRENT.with(Cell::get)
+}
+
+/// Says who runs from here on. See the module's head for who says so.
+#[inline(always)]
+pub(crate) fn set(header: *const Header) {
+    CURRENT.with(|current| current.set(header));
+}
+
+/// The running party.
+#[inline(always)]
+pub(crate) fn header<'a>() -> &'a Header {
+    let header = get();
+    // SAFETY: whoever set it runs now, so its header is alive for as long as this stack frame.
+    // The lifetime is not told to the compiler: callers keep the reference within their frames.
+    if header.is_null() { adopt() } else { unsafe { &*header } }
+}
+
+/// Runs `f` with the running party.
+#[inline(always)]
+pub fn with<R>(f: impl FnOnce(&Header) -> R) -> R {
+    f(header())
+}
+
+/// Whether `task` is the running party.
+pub(crate) fn is(task: &TaskRef) -> bool {
+    ptr::eq(get(), task.as_ptr().as_ptr())
+}
+
+/// Whether this is the thread of `worker`.
+#[inline(always)]
+pub(crate) fn on_worker(worker: *const Worker) -> bool {
+    let current = get();
+    // SAFETY: as in `header`.
+    !worker.is_null() && !current.is_null() && unsafe { (*current).worker() } == worker
+}
+
+/// The worker whose thread this is.
+#[inline(always)]
+pub(crate) fn worker() -> Option<&'static Worker> {
+    let current = get();
+    if current.is_null() {
+        return None;
+    }
+    // SAFETY: as in `header`; workers are never freed.
+    unsafe { (*current).worker().as_ref() }
+}
+
+/// Gives a plain thread its header.
+#[cold]
+fn adopt<'a>() -> &'a Header {
+    let name = std::thread::current().name().map(Into::into);
+    let task = PlainThread::allocate(name, ptr::null_mut());
+    let header = task.as_ptr();
+    let mut task = Some(task);
+    if OWN.try_with(|own| own.0.set(task.take())).is_err() {
+        // A destructor of another thread-local waits, and ours has run: leak the header.
+        std::mem::forget(task);
+    }
+    set(header.as_ptr());
+    // SAFETY: `OWN` keeps it until the thread's locals are destroyed, or it was leaked.
+    unsafe { header.as_ref() }
+}
+
+/// The header of a party that is a whole OS thread, and what it sleeps on.
+#[repr(C)]
+pub(crate) struct PlainThread {
+    header: Header,
+    state: Mutex<ThreadState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct ThreadState {
+    notified: bool,
+    /// Set while the thread waits in something else than the condition variable.
+    alarm: Option<Arc<dyn Alarm>>,
+}
+
+/// Ends the wait of a plain thread that waits in something else than a lock, such as `ppoll`.
+pub trait Alarm: Send + Sync {
+    /// Ends the wait, also one that begins after this.
+    fn ring(&self);
+}
+
+impl PlainThread {
+    pub(crate) fn allocate(name: Option<Box<str>>, worker: *mut Worker) -> TaskRef {
+        let thread = Box::new(PlainThread {
+            header: Header::of_thread(worker::next_id(), name, worker),
+            state: Mutex::new(ThreadState::default()),
+            changed: Condvar::new(),
+        });
+        // SAFETY: a box is not null, and the header is its first field; `of_thread` counted one
+        // reference, which is this one.
+        unsafe { TaskRef::from_raw(NonNull::new_unchecked(Box::into_raw(thread).cast())) }
+    }
+
+    /// # Safety
+    ///
+    /// No reference to `header`, a `PlainThread`'s, is left.
+    pub(crate) unsafe fn free(header: NonNull<Header>) {
+        // SAFETY: `allocate` made it as a box of this type.
+        drop(unsafe { Box::from_raw(header.cast::<PlainThread>().as_ptr()) });
+    }
+
+    /// # Safety
+    ///
+    /// `header` is a `PlainThread`'s.
+    pub(crate) unsafe fn of(header: &Header) -> &PlainThread {
+        // SAFETY: it is the first field of a repr(C) struct, by the caller's promise; all
+        // pointers to it come from the whole of it.
+        unsafe { NonNull::from(header).cast::<PlainThread>().as_ref() }
+    }
+
+    /// Makes the thread look again at what it waits for.
+    pub(crate) fn notify(&self) {
+        let mut state = lock(&self.state);
+        state.notified = true;
+        match state.alarm.clone() {
+            Some(alarm) => {
+                drop(state);
+                alarm.ring();
+            }
+            None => self.changed.notify_one(),
+        }
+    }
+
+    /// Waits until `ready`, looking after each notification. The running thread's own only.
+    pub(crate) fn wait_until(
+        &self,
+        deadline: Option<Instant>,
+        ready: impl Fn() -> bool,
+    ) -> Outcome {
+        loop {
+            if ready() {
+                return Outcome::Woken;
+            }
+            let mut state = lock(&self.state);
+            if std::mem::take(&mut state.notified) {
+                continue; // It came between our look and the lock.
+            }
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner()),
+                Some(Duration::ZERO) => return Outcome::TimedOut,
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    state = waited.unwrap_or_else(|e| e.into_inner()).0;
+                }
+            }
+            state.notified = false;
+        }
+    }
+
+    /// As [`wait_until`](Self::wait_until), but waits in `block`, which `alarm` ends.
+    ///
+    /// `block` gets what is left until the deadline and may return early.
+    pub(crate) fn block_until(
+        &self,
+        deadline: Option<Instant>,
+        alarm: &Arc<dyn Alarm>,
+        ready: impl Fn() -> bool,
+        mut block: impl FnMut(Option<Duration>),
+    ) -> Outcome {
+        lock(&self.state).alarm = Some(alarm.clone());
+        let outcome = loop {
+            if ready() {
+                break Outcome::Woken;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break Outcome::TimedOut;
+            }
+            block(left);
+        };
+        let mut state = lock(&self.state);
+        state.alarm = None;
+        state.notified = false;
+        outcome
+    }
+}

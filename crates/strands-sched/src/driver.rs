@@ -1,0 +1,95 @@
+//! What an idle worker waits in.
+//!
+//! A driver knows the events that can make a fiber ready while no fiber runs: I/O (the reactor)
+//! and the passing of time. Each worker has one of its own, and calls it from its own stack only.
+//! The scheduler keeps the timers; the driver is told how long it may wait.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One worker's source of events and time.
+///
+/// It is used by its worker's thread only, from the worker's own stack ([`poll`](Self::poll)) and
+/// from its fibers (through [`as_any`](Self::as_any)), never at once.
+pub trait Driver: 'static {
+    /// Lets events make fibers ready, by [`TaskRef::wake`](crate::TaskRef::wake).
+    ///
+    /// Waits for the first event up to `timeout` (`None`: without limit; zero: not at all), or
+    /// until the [`waker`](Self::waker) is used, also when that happened before the call. May
+    /// return early. Errors that the system returns must not end the wait early time after time.
+    fn poll(&self, timeout: Option<Duration>);
+
+    /// What ends a [`poll`](Self::poll), from any thread.
+    fn waker(&self) -> Arc<dyn DriverWaker>;
+
+    /// The time that the worker's timers go by.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// For the layer that made this driver to find it again.
+    fn as_any(&self) -> &dyn Any;
+
+    /// One line on what it is, for `Runtime::describe`.
+    fn describe(&self) -> String;
+}
+
+/// Ends one [`Driver::poll`]: the one under way or, if there is none, the next.
+pub trait DriverWaker: Send + Sync + 'static {
+    /// Ends the poll. Cheap enough to be called once for each time a worker falls asleep.
+    fn wake(&self);
+}
+
+/// Makes the driver of the worker with the given index.
+pub type DriverFactory = Arc<dyn Fn(usize) -> std::io::Result<Box<dyn Driver>> + Send + Sync>;
+
+/// A driver without I/O: waits for the waker and for time only.
+pub struct TimeDriver {
+    signal: Arc<Signal>,
+}
+
+#[derive(Default)]
+struct Signal {
+    raised: std::sync::Mutex<bool>,
+    changed: std::sync::Condvar,
+}
+
+impl TimeDriver {
+    /// A [`DriverFactory`] of such drivers.
+    pub fn factory() -> DriverFactory {
+        Arc::new(|_| Ok(Box::new(TimeDriver { signal: Arc::default() })))
+    }
+}
+
+impl Driver for TimeDriver {
+    fn poll(&self, timeout: Option<Duration>) {
+        let mut raised = self.signal.raised.lock().unwrap();
+        if !*raised && timeout != Some(Duration::ZERO) {
+            raised = match timeout {
+                None => self.signal.changed.wait(raised).unwrap(),
+                Some(limit) => self.signal.changed.wait_timeout(raised, limit).unwrap().0,
+            };
+        }
+        *raised = false;
+    }
+
+    fn waker(&self) -> Arc<dyn DriverWaker> {
+        self.signal.clone()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn describe(&self) -> String {
+        "time only".into()
+    }
+}
+
+impl DriverWaker for Signal {
+    fn wake(&self) {
+        *self.raised.lock().unwrap() = true;
+        self.changed.notify_one();
+    }
+}

@@ -1,0 +1,90 @@
+//! A latch: set once, awaited by at most one party. A fiber's end is one.
+//!
+//! One word: nobody yet, the waiter's parker, abandoned (nobody will ever wait), or set.
+//!
+//! The setter takes the parker out of the word by its swap. A waiter that gives up takes it out
+//! itself; if it is not there any more, the setter has it and is about to use it, so the waiter stays until
+//! the parker has been rung: its frame is never left while somebody may still look at it.
+
+use std::ptr;
+
+use crate::atomic::{AcqRel, Acquire, AtomicPtr};
+use crate::park::{Op, Outcome, Parker};
+
+pub(crate) struct Latch {
+    word: AtomicPtr<Parker>,
+}
+
+const SET: usize = 1;
+const ABANDONED: usize = 2;
+
+fn mark(value: usize) -> *mut Parker {
+    const { assert!(align_of::<Parker>() > 2) };
+    ptr::without_provenance_mut(value)
+}
+
+/// What the setter found.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Set {
+    /// Somebody waits, or may come.
+    Awaited,
+    /// Nobody ever will.
+    Abandoned,
+}
+
+impl Latch {
+    pub(crate) fn new() -> Latch {
+        Latch { word: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.word.load(Acquire).addr() == SET
+    }
+
+    /// Sets it and wakes the waiter. Once.
+    pub(crate) fn set(&self) -> Set {
+        let before = self.word.swap(mark(SET), AcqRel);
+        match before.addr() {
+            0 => Set::Awaited,
+            ABANDONED => Set::Abandoned,
+            SET => unreachable!("a latch was set twice"),
+            _ => {
+                // SAFETY: the waiter does not leave its frame before the parker has been rung,
+                // as it cannot find it in the word any more.
+                unsafe { Parker::unpark(before) };
+                Set::Awaited
+            }
+        }
+    }
+
+    /// Says that nobody will wait; `false` if the latch is set already.
+    pub(crate) fn abandon(&self) -> bool {
+        match self.word.compare_exchange(ptr::null_mut(), mark(ABANDONED), AcqRel, Acquire) {
+            Ok(_) => true,
+            Err(now) => {
+                assert_eq!(now.addr(), SET, "a latch was abandoned while it was awaited");
+                false
+            }
+        }
+    }
+
+    /// Waits until it is set. A cancel unwinds from here and leaves the latch as it was.
+    pub(crate) fn wait(&self, op: &'static Op, object: usize) {
+        if self.is_set() {
+            return crate::park::charge();
+        }
+        let parker = Parker::new();
+        let me = ptr::from_ref(&parker).cast_mut();
+        if self.word.compare_exchange(ptr::null_mut(), me, AcqRel, Acquire).is_err() {
+            return; // Set meanwhile: only the one waiter and the setter write.
+        }
+        let withdraw = || {
+            self.word.compare_exchange(me, ptr::null_mut(), AcqRel, Acquire).is_ok()
+        };
+        match parker.park(op, object, None, withdraw) {
+            Outcome::Woken => {}
+            Outcome::Cancelled => crate::cancel::unwind(),
+            Outcome::TimedOut => unreachable!("no deadline was given"),
+        }
+    }
+}

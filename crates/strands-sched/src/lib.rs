@@ -1,0 +1,47 @@
+//! The scheduler of strands: decides who runs. It knows no file descriptors.
+//!
+//! Read in this order: [`task`](TaskRef) (what is spawned and what can wait), `park` (the one way to wait),
+//! `worker` (the loop), `inbox` and `idle` with its README (how workers reach and wake each
+//! other), `timer`, `blocking`, `runtime` (the whole), `driver` (what an idle worker waits in).
+
+mod atomic;
+mod blocking;
+mod cancel;
+mod current;
+mod driver;
+mod fresh;
+mod idle;
+mod inbox;
+mod latch;
+mod monitor;
+mod park;
+mod run_queue;
+mod runtime;
+mod scope;
+mod spawn;
+mod task;
+mod timer;
+mod unblock;
+mod wait_queue;
+mod worker;
+
+#[cfg(all(test, loom))]
+mod models;
+
+pub use cancel::{Cancelled, panicking, uncancellable, unwind as cancel_unwind};
+pub use current::{Alarm, with as with_current_task};
+pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver};
+pub use park::{
+    Op, Outcome, Parker, block_until, charge, park_token, sleep_until, unpark_token, wait_until,
+    yield_now,
+};
+pub use runtime::{
+    Builder, Placement, Runtime, Shared, SpawnOptions, Unfinished, UnfinishedFiber, with_driver,
+    worker_index,
+};
+pub use scope::ScopeData;
+pub use spawn::{LocalJoin, spawn, spawn_local, spawn_on, spawn_scoped};
+pub use strands_fiber::stack::GuardKind;
+pub use task::{Header, Join, TaskRef};
+pub use unblock::unblock;
+pub use wait_queue::{Locked, WaitQueue};

@@ -1,0 +1,608 @@
+//! What is spawned, and what can wait.
+//!
+//! A [`Header`] stands for a party that can wait and be woken: a fiber or a plain OS thread. It is
+//! counted, so a waker that holds a [`TaskRef`] may use it whatever has become of the waiter's
+//! frame. A fiber's header is the first field of its [`Task`], whose other half is the closure,
+//! later the result: until it first runs a fiber is no more than that.
+//!
+//! # Who touches what
+//!
+//! - `run`, `context`, `stack`, `budget`, `shield` and the unwinding marks: the owning worker's thread
+//!   only (of a plain thread's header: that thread only). `run` may be *read* by reports.
+//! - `refs`, `flags`, `token`, `link`, `worker`, `joined`, `op`, `object`: any thread, by atomics.
+//! - the `live` links: under the owning worker's live-list lock.
+//! - the rest does not change.
+//!
+//! # Waking
+//!
+//! Only the owner changes `run`. A waker of another thread publishes its reason first (a latch, a
+//! parker's word, the token), then queues the header in the owner's inbox. The owner makes it ready if it
+//! is parked, and drops the matter if not: a fiber looks at its reason before it parks, and
+//! the inbox is emptied only when no fiber runs, so a reason published before the look is
+//! seen by the look and one published after it is found in the inbox after the park. One link and one
+//! `QUEUED` bit suffice: a wake that finds the bit set is covered by the one that set it, as the owner clears
+//! the bit by a read-modify-write before it acts.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::mem::{self, ManuallyDrop};
+use std::panic::{self, AssertUnwindSafe, Location};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize as StdAtomicUsize};
+use std::thread;
+
+use strands_fiber::arch::Context;
+use strands_fiber::stack::Stack;
+
+use crate::atomic::{AcqRel, Acquire, AtomicPtr, AtomicU32, Relaxed, Release, fence};
+use crate::cancel::Cancelled;
+use crate::current::{self, PlainThread};
+use crate::inbox::Linked;
+use crate::latch::{Latch, Set};
+use crate::park::Op;
+use crate::scope::ScopeData;
+use crate::worker::Worker;
+
+/// A party that can wait and be woken.
+#[repr(C)]
+pub struct Header {
+    context: UnsafeCell<Context>,
+    /// The owner. Null for a plain thread, and for a fiber until it starts.
+    worker: AtomicPtr<Worker>,
+    flags: AtomicU32,
+    refs: AtomicU32,
+    run: AtomicU8,
+    /// Whether it was unwinding when it last suspended; `certain` says whether that is known.
+    pub(crate) unwinding: Cell<bool>,
+    pub(crate) certain: Cell<bool>,
+    /// How many `uncancellable` sections it is in.
+    pub(crate) shield: Cell<u32>,
+    /// Operations it may do without parking before it lets others run.
+    pub(crate) budget: Cell<u32>,
+    /// `thread::park`'s token.
+    pub(crate) token: AtomicU32,
+    link: AtomicPtr<Header>,
+    pub(crate) joined: Latch,
+    op: std::sync::atomic::AtomicPtr<Op>,
+    object: StdAtomicUsize,
+    live_next: Cell<*mut Header>,
+    live_previous: Cell<*mut Header>,
+    stack: UnsafeCell<Option<Stack>>,
+    id: u64,
+    vtable: &'static VTable,
+    spawned_at: &'static Location<'static>,
+    extras: Option<Box<Extras>>,
+}
+
+// SAFETY: see "Who touches what": fields that are not atomic are confined to the owner's thread,
+// or to the holder of the live-list lock, or do not change.
+unsafe impl Sync for Header {}
+// SAFETY: as above; nothing in it is tied to the thread that made it.
+unsafe impl Send for Header {}
+
+/// What few fibers have.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) stack_bytes: Option<usize>,
+}
+
+pub(crate) struct VTable {
+    /// Runs the closure on the fiber's own stack and stores the result; never unwinds.
+    run: unsafe fn(NonNull<Header>),
+    /// Moves the result out to `*mut thread::Result<T>`.
+    take: unsafe fn(NonNull<Header>, *mut ()),
+    /// Frees the task with what it still holds.
+    free: unsafe fn(NonNull<Header>),
+}
+
+const STARTED: u32 = 1 << 0;
+const QUEUED: u32 = 1 << 1;
+const CANCEL: u32 = 1 << 2;
+const THREAD: u32 = 1 << 3;
+const PINNED: u32 = 1 << 4;
+const FORWARDED: u32 = 1 << 5;
+
+/// What its owner knows of a fiber.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Run {
+    Fresh,
+    Running,
+    Ready,
+    Parked,
+    Ended,
+}
+
+impl Header {
+    fn new(
+        vtable: &'static VTable,
+        flags: u32,
+        refs: u32,
+        id: u64,
+        spawned_at: &'static Location<'static>,
+        extras: Option<Box<Extras>>,
+    ) -> Header {
+        Header {
+            context: UnsafeCell::new(Context::new()),
+            worker: AtomicPtr::new(ptr::null_mut()),
+            flags: AtomicU32::new(flags),
+            refs: AtomicU32::new(refs),
+            run: AtomicU8::new(Run::Fresh as u8),
+            unwinding: Cell::new(false),
+            certain: Cell::new(true),
+            shield: Cell::new(0),
+            budget: Cell::new(0),
+            token: AtomicU32::new(0),
+            link: AtomicPtr::new(ptr::null_mut()),
+            joined: Latch::new(),
+            op: std::sync::atomic::AtomicPtr::new(ptr::null_mut()),
+            object: StdAtomicUsize::new(0),
+            live_next: Cell::new(ptr::null_mut()),
+            live_previous: Cell::new(ptr::null_mut()),
+            stack: UnsafeCell::new(None),
+            id,
+            vtable,
+            spawned_at,
+            extras,
+        }
+    }
+
+    /// The header of a plain thread, whose whole is freed by `free`.
+    pub(crate) fn of_thread(id: u64, name: Option<Box<str>>, worker: *mut Worker) -> Header {
+        static THREAD_VTABLE: VTable = VTable {
+            run: |_| unreachable!("a plain thread's header was run"),
+            take: |_, _| unreachable!("a plain thread's header was joined"),
+            free: PlainThread::free,
+        };
+        let extras = name.map(|name| Box::new(Extras { name: Some(name), stack_bytes: None }));
+        let header =
+            Header::new(&THREAD_VTABLE, THREAD | STARTED, 1, id, Location::caller(), extras);
+        header.worker.store(worker, Relaxed);
+        header.set_run(Run::Running);
+        header
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn for_tests() -> TaskRef {
+        let (task, _) = Task::allocate(|| (), 1, Location::caller(), None, None, false);
+        task
+    }
+
+    #[inline(always)]
+    pub(crate) fn context(&self) -> *mut Context {
+        self.context.get()
+    }
+
+    #[inline(always)]
+    pub(crate) fn stack_pointer(&self) -> *const u8 {
+        // SAFETY: asked of suspended fibers by their owner only, so nobody writes.
+        unsafe { (*self.context.get()).stack_pointer() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn worker(&self) -> *const Worker {
+        self.worker.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_thread(&self) -> bool {
+        // Set at birth, so any order will do.
+        self.flags.load(Relaxed) & THREAD != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn run(&self) -> Run {
+        match self.run.load(Relaxed) {
+            0 => Run::Fresh,
+            1 => Run::Running,
+            2 => Run::Ready,
+            3 => Run::Parked,
+            _ => Run::Ended,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_run(&self, run: Run) {
+        self.run.store(run as u8, Relaxed);
+    }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.flags.load(Relaxed) & PINNED != 0
+    }
+
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.flags.load(Relaxed) & FORWARDED != 0
+    }
+
+    pub(crate) fn set_forwarded(&self) {
+        self.flags.fetch_or(FORWARDED, Relaxed);
+    }
+
+    /// Whether a cancel has been asked for.
+    #[inline(always)]
+    pub(crate) fn cancel_requested(&self) -> bool {
+        self.flags.load(Acquire) & CANCEL != 0
+    }
+
+    /// Notes why the party is about to wait, for reports.
+    #[inline(always)]
+    pub(crate) fn set_wait(&self, op: &'static Op, object: usize) {
+        self.op.store(ptr::from_ref(op).cast_mut(), Relaxed);
+        self.object.store(object, Relaxed);
+    }
+
+    /// What the party waits for, or last waited for.
+    pub(crate) fn wait(&self) -> Option<(&'static Op, usize)> {
+        let op = self.op.load(Relaxed);
+        // SAFETY: only `set_wait` stores there, from a `&'static Op`.
+        (!op.is_null()).then(|| (unsafe { &*op }, self.object.load(Relaxed)))
+    }
+
+    /// The stack, from start to end of the fiber. Owner only.
+    pub(crate) fn stack(&self) -> *mut Option<Stack> {
+        self.stack.get()
+    }
+
+    pub(crate) fn live_links(&self) -> (&Cell<*mut Header>, &Cell<*mut Header>) {
+        (&self.live_previous, &self.live_next)
+    }
+
+    /// Marks the fiber as started by `worker`. Owner only.
+    ///
+    /// From here on wakes go to that worker's inbox; a wake that came before left its reason where the fiber
+    /// looks before it first parks. The read-modify-write orders the two.
+    pub(crate) fn start(&self, worker: *const Worker) {
+        self.worker.store(worker.cast_mut(), Relaxed);
+        let before = self.flags.fetch_or(STARTED, AcqRel);
+        debug_assert_eq!(before & STARTED, 0, "fiber {} was started twice", self.id);
+    }
+
+    /// The worker that a pinned fiber shall start on, before it is handed over.
+    pub(crate) fn set_home(&self, worker: *const Worker) {
+        self.worker.store(worker.cast_mut(), Relaxed);
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.flags.load(Relaxed) & STARTED != 0
+    }
+
+    /// Taken out of the inbox: from here on a wake queues it anew. Owner only.
+    pub(crate) fn clear_queued(&self) {
+        let before = self.flags.fetch_and(!QUEUED, AcqRel);
+        debug_assert_ne!(before & QUEUED, 0, "fiber {} was in the inbox unqueued", self.id);
+    }
+
+    /// Runs the closure. See [`VTable::run`].
+    ///
+    /// # Safety
+    ///
+    /// On the fiber's own stack, once.
+    pub(crate) unsafe fn run_closure(&self) {
+        // SAFETY: passed on.
+        unsafe { (self.vtable.run)(NonNull::from(self)) }
+    }
+
+    /// Identifies the party for as long as the process lives; never reused.
+    #[inline]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name it was given.
+    pub fn name(&self) -> Option<&str> {
+        self.extras.as_ref()?.name.as_deref()
+    }
+
+    /// The size of stack it asked for, in bytes.
+    pub(crate) fn stack_bytes(&self) -> Option<usize> {
+        self.extras.as_ref()?.stack_bytes
+    }
+
+    /// Where it was spawned.
+    pub fn spawned_at(&self) -> &'static Location<'static> {
+        self.spawned_at
+    }
+
+    /// Makes the party look again at what it waits for. Spurious wakes are allowed.
+    #[inline]
+    pub fn wake(&self) {
+        if current::on_worker(self.worker()) {
+            if !self.is_thread() {
+                // SAFETY: `on_worker` found that this is the owner's thread.
+                unsafe { (*self.worker()).make_ready(NonNull::from(self)) };
+            }
+            return;
+        }
+        self.wake_remote();
+    }
+
+    #[cold]
+    fn wake_remote(&self) {
+        if self.is_thread() {
+            // SAFETY: only a `PlainThread`'s header has the flag, and it is its first field.
+            unsafe { PlainThread::of(self) }.notify();
+            return;
+        }
+        if self.run() == Run::Ended {
+            return; // A hint that spares the inbox; the owner would drop the wake.
+        }
+        let mut flags = self.flags.load(Relaxed);
+        loop {
+            // Written even where nothing changes: a fiber that starts later must see our reason.
+            let queued = if flags & STARTED == 0 { flags } else { flags | QUEUED };
+            match self.flags.compare_exchange_weak(flags, queued, AcqRel, Relaxed) {
+                Ok(_) => break,
+                Err(now) => flags = now,
+            }
+        }
+        if flags & (STARTED | QUEUED) == STARTED {
+            self.refs.fetch_add(1, Relaxed);
+            // SAFETY: workers are never freed; the reference just counted goes into the inbox,
+            // and the QUEUED bit, which was clear, says that the link is free.
+            unsafe { (*self.worker()).send(NonNull::from(self)) };
+        }
+    }
+
+    /// Asks the fiber to unwind from where it waits, or will next wait.
+    pub(crate) fn cancel(&self) {
+        self.flags.fetch_or(CANCEL, AcqRel);
+        self.wake();
+    }
+}
+
+// SAFETY: `link` is used by inboxes only; QUEUED (a started fiber) and the hand-over of the one
+// scheduler's reference (a fresh one) keep a header out of two inboxes.
+unsafe impl Linked for Header {
+    fn link(&self) -> &AtomicPtr<Header> {
+        &self.link
+    }
+}
+
+/// A counted reference to a [`Header`].
+pub struct TaskRef(NonNull<Header>);
+
+// SAFETY: a header is Send and Sync; the count is atomic; the last reference may be dropped by any
+// thread, as what a task then still holds is Send (it was spawned) or gone.
+unsafe impl Send for TaskRef {}
+// SAFETY: as above.
+unsafe impl Sync for TaskRef {}
+
+impl TaskRef {
+    /// Takes over a count.
+    ///
+    /// # Safety
+    ///
+    /// `header` is alive, and one of its references is the caller's to give.
+    pub(crate) unsafe fn from_raw(header: NonNull<Header>) -> TaskRef {
+        TaskRef(header)
+    }
+
+    /// Gives the count to whoever reads the pointer.
+    pub(crate) fn into_raw(self) -> NonNull<Header> {
+        ManuallyDrop::new(self).0
+    }
+
+    pub(crate) fn as_ptr(&self) -> NonNull<Header> {
+        self.0
+    }
+
+    /// Another reference to a header that is alive.
+    #[inline]
+    pub fn to(header: &Header) -> TaskRef {
+        let before = header.refs.fetch_add(1, Relaxed);
+        assert!(before < u32::MAX / 2, "too many references to fiber {}", header.id);
+        TaskRef(NonNull::from(header))
+    }
+}
+
+impl std::ops::Deref for TaskRef {
+    type Target = Header;
+
+    #[inline(always)]
+    fn deref(&self) -> &Header {
+        // SAFETY: counted, so alive.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for TaskRef {
+    #[inline]
+    fn clone(&self) -> TaskRef {
+        TaskRef::to(self)
+    }
+}
+
+impl Drop for TaskRef {
+    #[inline]
+    fn drop(&mut self) {
+        if self.refs.fetch_sub(1, Release) == 1 {
+            fence(Acquire);
+            // SAFETY: that was the last reference, and the fence orders all others' uses before.
+            unsafe { (self.vtable.free)(self.0) };
+        }
+    }
+}
+
+impl std::fmt::Debug for TaskRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskRef").field("id", &self.id()).field("name", &self.name()).finish()
+    }
+}
+
+/// A fiber's header with its closure, later its result.
+#[repr(C)]
+pub(crate) struct Task<F, T> {
+    header: Header,
+    scope: Option<Arc<ScopeData>>,
+    stage: UnsafeCell<Stage<F, T>>,
+}
+
+enum Stage<F, T> {
+    Fresh(F),
+    Ended(thread::Result<T>),
+    Empty,
+}
+
+impl<F: FnOnce() -> T, T> Task<F, T> {
+    const VTABLE: VTable = VTable { run: Self::run, take: Self::take, free: Self::free };
+
+    /// A fresh fiber, and a second reference to it.
+    pub(crate) fn allocate(
+        f: F,
+        id: u64,
+        spawned_at: &'static Location<'static>,
+        extras: Option<Box<Extras>>,
+        scope: Option<Arc<ScopeData>>,
+        pinned: bool,
+    ) -> (TaskRef, TaskRef) {
+        let flags = if pinned { PINNED } else { 0 };
+        let header = Header::new(&Self::VTABLE, flags, 2, id, spawned_at, extras);
+        let stage = UnsafeCell::new(Stage::<F, T>::Fresh(f));
+        let task = Box::new(Task { header, scope, stage });
+        // SAFETY: a box is not null; the header is the first field of a repr(C) struct, and the
+        // pointer comes from the whole of it.
+        let header = unsafe { NonNull::new_unchecked(Box::into_raw(task).cast::<Header>()) };
+        (TaskRef(header), TaskRef(header))
+    }
+
+    /// # Safety
+    ///
+    /// See [`VTable::run`]: once, on the fiber's stack.
+    unsafe fn run(header: NonNull<Header>) {
+        let task = header.cast::<Self>().as_ptr();
+        // SAFETY: until the latch is set the stage is the fiber's own; the scheduler's reference
+        // keeps the task alive throughout.
+        unsafe {
+            let stage = (*task).stage.get();
+            let Stage::Fresh(f) = mem::replace(&mut *stage, Stage::Empty) else {
+                unreachable!("a fiber was run twice")
+            };
+            let cancelled = (*task).header.cancel_requested();
+            let result = panic::catch_unwind(AssertUnwindSafe(move || {
+                if cancelled {
+                    drop(f);
+                    panic::resume_unwind(Box::new(Cancelled::new()));
+                }
+                f()
+            }));
+            let mut unhandled = result.is_err();
+            stage.write(Stage::Ended(result));
+            if (*task).header.joined.set() == Set::Abandoned {
+                // Nobody will ask for the result: it ends here, where its destructors may park.
+                let result = mem::replace(&mut *stage, Stage::Empty);
+                unhandled |= panic::catch_unwind(AssertUnwindSafe(|| drop(result))).is_err();
+            } else {
+                // It is for whoever holds the handle to say whether a panic was looked at.
+                unhandled = false;
+            }
+            if let Some(scope) = &(*task).scope {
+                scope.child_ended(unhandled);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The latch is set, and `out` is room for a `thread::Result<T>`; once.
+    unsafe fn take(header: NonNull<Header>, out: *mut ()) {
+        // SAFETY: the latch hands the stage to the holder of the handle.
+        unsafe {
+            let stage = (*header.cast::<Self>().as_ptr()).stage.get();
+            let Stage::Ended(result) = mem::replace(&mut *stage, Stage::Empty) else {
+                unreachable!("a fiber's result was taken twice")
+            };
+            out.cast::<thread::Result<T>>().write(result);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// No reference is left.
+    unsafe fn free(header: NonNull<Header>) {
+        // SAFETY: `allocate` made it as a box of this type.
+        drop(unsafe { Box::from_raw(header.cast::<Self>().as_ptr()) });
+    }
+}
+
+/// The right to a fiber's result. Dropping it detaches the fiber.
+pub struct Join<T> {
+    task: TaskRef,
+    result: std::marker::PhantomData<T>,
+}
+
+// SAFETY: `new`'s contract: the `T` may move to another thread, or the join does not.
+unsafe impl<T> Send for Join<T> {}
+// SAFETY: `&Join` gives access to no `T`.
+unsafe impl<T> Sync for Join<T> {}
+
+impl<T> Join<T> {
+    /// # Safety
+    ///
+    /// `task` is a `Task<_, T>`, and this is the only `Join` of it. Unless `T` is Send, the join
+    /// stays on the fiber's thread.
+    pub(crate) unsafe fn new(task: TaskRef) -> Join<T> {
+        Join { task, result: std::marker::PhantomData }
+    }
+
+    /// The fiber.
+    pub fn task(&self) -> &TaskRef {
+        &self.task
+    }
+
+    /// Whether the closure has returned or panicked and its result is there.
+    pub fn is_finished(&self) -> bool {
+        self.task.joined.is_set()
+    }
+
+    /// Waits for the fiber to end; its result, or the payload it panicked with.
+    ///
+    /// A fiber that was cancelled has a payload of type [`Cancelled`].
+    ///
+    /// # Panics
+    ///
+    /// If a fiber joins itself, which would wait for ever.
+    pub fn join(self) -> thread::Result<T> {
+        assert!(
+            !current::is(&self.task),
+            "a fiber cannot join itself: it would wait for its own end for ever"
+        );
+        static JOIN: Op = Op("join");
+        let object = self.task.id() as usize;
+        self.task.joined.wait(&JOIN, object);
+        let join = ManuallyDrop::new(self);
+        let mut result = mem::MaybeUninit::<thread::Result<T>>::uninit();
+        // SAFETY: the latch is set; the join is consumed, so this is the only taking; the task is
+        // one of a `T`, by `new`'s contract. The reference moves out once.
+        unsafe {
+            (join.task.vtable.take)(join.task.0, result.as_mut_ptr().cast());
+            drop(ptr::read(&join.task));
+            result.assume_init()
+        }
+    }
+}
+
+impl<T> Drop for Join<T> {
+    fn drop(&mut self) {
+        if self.task.joined.abandon() {
+            return;
+        }
+        // It has ended, and the result was left for us.
+        let mut result = mem::MaybeUninit::<thread::Result<T>>::uninit();
+        // SAFETY: as in `join`; the latch was found set.
+        let result: Result<T, Box<dyn Any + Send>> = unsafe {
+            (self.task.vtable.take)(self.task.0, result.as_mut_ptr().cast());
+            result.assume_init()
+        };
+        if result.is_err() {
+            // SAFETY: the task is a `Task<_, T>`; its `scope` does not depend on the closure's
+            // type, as it comes before the stage in a repr(C) struct.
+            let scope = unsafe { &(*self.task.0.cast::<Task<(), T>>().as_ptr()).scope };
+            if let Some(scope) = scope {
+                scope.unhandled_panic();
+            }
+        }
+        drop(result);
+    }
+}

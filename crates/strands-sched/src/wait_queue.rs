@@ -1,0 +1,217 @@
+//! Parties in line: what locks, channels and sockets keep their waiters in.
+//!
+//! An intrusive list under a small lock. A waiter's node lies on its frame; it is touched by others only
+//! under the lock, and it is out of the list before the waiter leaves. `T` is the owner's own state that the same
+//! lock guards (a count, a flag), so that "is it still not possible?" and "then put me in line" are
+//! one step: [`WaitQueue::wait`] is the whole contract of [`park`](crate::park) in one call.
+//!
+//! First come, first served. A waiter that was chosen while it gave up is passed over in the same
+//! step, so a wake-up is never spent on somebody who does not take it.
+
+use std::cell::Cell;
+use std::ptr;
+use std::time::Instant;
+
+use crate::atomic::{Mutex, MutexGuard, lock};
+use crate::park::{Op, Outcome, Parker};
+
+/// State `T` and the parties that wait for it to change; each carries a tag `W`.
+pub struct WaitQueue<T, W = ()> {
+    inner: Mutex<Inner<T, W>>,
+}
+
+struct Inner<T, W> {
+    state: T,
+    waiters: List<W>,
+}
+
+struct List<W> {
+    first: *mut Node<W>,
+    last: *mut Node<W>,
+}
+
+struct Node<W> {
+    parker: Parker,
+    tag: W,
+    previous: Cell<*mut Node<W>>,
+    next: Cell<*mut Node<W>>,
+    linked: Cell<bool>,
+}
+
+// SAFETY: the raw pointers lead to nodes on the frames of parties that wait, used under the lock.
+unsafe impl<T: Send, W: Send> Send for Inner<T, W> {}
+
+impl<T: Default, W> Default for WaitQueue<T, W> {
+    fn default() -> Self {
+        WaitQueue::new(T::default())
+    }
+}
+
+impl<T, W> WaitQueue<T, W> {
+    const EMPTY: List<W> = List { first: ptr::null_mut(), last: ptr::null_mut() };
+
+    /// A queue in which nobody waits.
+    #[cfg(not(loom))]
+    pub const fn new(state: T) -> Self {
+        WaitQueue { inner: Mutex::new(Inner { state, waiters: Self::EMPTY }) }
+    }
+
+    /// A queue in which nobody waits.
+    #[cfg(loom)]
+    pub fn new(state: T) -> Self {
+        WaitQueue { inner: Mutex::new(Inner { state, waiters: Self::EMPTY }) }
+    }
+
+    /// The state and the waiters. Do not wait while holding this.
+    pub fn lock(&self) -> Locked<'_, T, W> {
+        Locked { inner: lock(&self.inner) }
+    }
+
+    /// The state, without locking.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.inner.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).state
+    }
+
+    /// The state.
+    pub fn into_inner(self) -> T {
+        self.inner.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).state
+    }
+
+    /// Waits at the end of the line until chosen by [`Locked::wake_first`] or `wake_all`, unless
+    /// `attempt`, which is asked once under the lock, finds that there is no need: then its value
+    /// comes back at once.
+    ///
+    /// On `TimedOut` and `Cancelled` the waiter has left the line and nobody has chosen it.
+    pub fn wait<R>(
+        &self,
+        op: &'static Op,
+        deadline: Option<Instant>,
+        tag: W,
+        attempt: impl FnOnce(&mut T) -> Option<R>,
+    ) -> Result<R, Outcome> {
+        let node = Node {
+            parker: Parker::new(),
+            tag,
+            previous: Cell::new(ptr::null_mut()),
+            next: Cell::new(ptr::null_mut()),
+            linked: Cell::new(false),
+        };
+        let mut locked = self.lock();
+        if let Some(value) = attempt(&mut locked.inner.state) {
+            return Ok(value);
+        }
+        // SAFETY: the node stays on this frame until `park` returns. By then it is out of the
+        // list: the waker that rang took it out, or the closure did.
+        unsafe { locked.inner.waiters.push(&node) };
+        drop(locked);
+        Err(node.parker.park(op, ptr::from_ref(self).addr(), deadline, || {
+            // SAFETY: the node is ours, and in this list or in none.
+            unsafe { self.lock().inner.waiters.remove(&node) };
+            // Under the lock nobody else looks at it, and now nobody can find it.
+            true
+        }))
+    }
+}
+
+impl<T: std::fmt::Debug, W> std::fmt::Debug for WaitQueue<T, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WaitQueue").field("state", &self.lock().inner.state).finish_non_exhaustive()
+    }
+}
+
+/// A [`WaitQueue`]'s state and waiters, locked. Dereferences to the state.
+pub struct Locked<'a, T, W> {
+    inner: MutexGuard<'a, Inner<T, W>>,
+}
+
+impl<T, W> std::ops::Deref for Locked<'_, T, W> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner.state
+    }
+}
+
+impl<T, W> std::ops::DerefMut for Locked<'_, T, W> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner.state
+    }
+}
+
+impl<T, W> Locked<'_, T, W> {
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.inner.waiters.first.is_null()
+    }
+
+    /// Wakes the first waiter whose tag suits; false if there is none.
+    pub fn wake_first(&mut self, suits: impl Fn(&W) -> bool) -> bool {
+        let mut node = self.inner.waiters.first;
+        while !node.is_null() {
+            // SAFETY: nodes in the list are alive while the lock is held; the parker's frame
+            // stays until it is rung, and the node is out of the list by then.
+            unsafe {
+                let next = (*node).next.get();
+                if suits(&(*node).tag) {
+                    self.inner.waiters.remove(node);
+                    if Parker::unpark(&raw const (*node).parker) {
+                        return true;
+                    }
+                }
+                node = next;
+            }
+        }
+        false
+    }
+
+    /// Wakes every waiter whose tag suits; says how many.
+    pub fn wake_all(&mut self, suits: impl Fn(&W) -> bool) -> usize {
+        let mut woken = 0;
+        while self.wake_first(&suits) {
+            woken += 1;
+        }
+        woken
+    }
+}
+
+impl<W> List<W> {
+    /// # Safety
+    ///
+    /// `node` is in no list, and stays valid until it is removed.
+    unsafe fn push(&mut self, node: *const Node<W>) {
+        let node = node.cast_mut();
+        // SAFETY: the caller's promise, and the list's nodes are alive under the lock.
+        unsafe {
+            (*node).previous.set(self.last);
+            (*node).linked.set(true);
+            match self.last.as_ref() {
+                Some(last) => last.next.set(node),
+                None => self.first = node,
+            }
+        }
+        self.last = node;
+    }
+
+    /// Takes `node` out if it is in.
+    ///
+    /// # Safety
+    ///
+    /// `node` is alive, and in this list or in none.
+    unsafe fn remove(&mut self, node: *const Node<W>) {
+        // SAFETY: the caller's promise, and the list's nodes are alive under the lock.
+        unsafe {
+            if !(*node).linked.replace(false) {
+                return;
+            }
+            let (previous, next) = ((*node).previous.get(), (*node).next.get());
+            match previous.as_ref() {
+                Some(previous) => previous.next.set(next),
+                None => self.first = next,
+            }
+            match next.as_ref() {
+                Some(next) => next.previous.set(previous),
+                None => self.last = previous,
+            }
+        }
+    }
+}

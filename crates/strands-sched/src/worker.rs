@@ -1,0 +1,975 @@
+//! A worker: what runs fibers, one at a time.
+//!
+//! One type for all drivers. Its parts:
+//!
+//! - what others may touch: the inbox and its bell, the live list, the end of the deque that is
+//!   stolen from, a few counters;
+//! - [`Own`]: what only its own thread touches, from its own stack or from a fiber on it, without
+//!   atomics or locks: the run queue, timers, stacks, the driver.
+//!
+//! # The loop
+//!
+//! A *turn* on the worker's own stack empties the inbox, looks at the clock (timers, the driver's
+//! events, cold stacks) if it is time for that, starts a share of the fresh fibers and then a share of the ready
+//! ones. A fiber that suspends switches straight to the next ready fiber while the share lasts, so a turn costs two
+//! switches for up to [`SHARE`] visits. Polling, starting, reaping and stealing all happen on the worker's stack:
+//! they dirty no second page of every fiber, and a small stack need not hold them.
+//!
+//! # Fairness
+//!
+//! Ready fibers run first come, first served. A turn starts at most [`FRESH_SHARE`] fresh ones and visits at most a share
+//! of ready ones, so neither starves; the share shrinks when visits are long, so that timers and events are
+//! looked at about every [`CLOCK_NS`] if fibers let us. Operations that succeed without parking spend [`BUDGET`].
+//!
+//! # Lifetime
+//!
+//! The struct is never freed, as whoever holds a handle to an ended fiber may still look at its worker. What is heavy in it
+//! is dropped when its thread ends, which happens only when no fiber of it is left.
+
+use std::cell::{Cell, UnsafeCell};
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use strands_fiber::arch::{Context, Exit, switch};
+use strands_fiber::stack::{PoolConfig, Stack, StackPool};
+
+use crate::atomic::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Relaxed, Release, SeqCst, lock};
+use crate::cancel;
+use crate::current::{self, PlainThread};
+use crate::driver::{Driver, DriverWaker};
+use crate::fresh::{Fresh, Theirs};
+use crate::inbox::{Bell, Inbox};
+use crate::park::Outcome;
+use crate::run_queue::RunQueue;
+use crate::runtime::Shared;
+use crate::task::{Header, Run, TaskRef};
+use crate::timer::Wheel;
+
+/// Visits to ready fibers a turn, at most.
+const SHARE: u32 = 64;
+/// Fresh fibers started a turn, at most.
+const FRESH_SHARE: u32 = 16;
+/// Operations without parking that a fiber may do each time it is resumed.
+const BUDGET: u32 = 128;
+/// How often timers and events are looked at while fibers are ready.
+const CLOCK_NS: u64 = 50_000;
+/// How long stacks lie unused before their memory is given back.
+const TRIM_NS: u64 = 1_000_000_000;
+/// Stacks looked at in one go: half a millisecond's worth at most.
+const TRIM_SHARE: usize = 512;
+/// How soon a fiber that got no stack tries again when none was released.
+const STARVED_NS: u64 = 20_000_000;
+/// From this many live fibers on a worker compares itself with the others.
+const FORWARD_FROM: usize = 32;
+
+/// See the module's head.
+pub struct Worker {
+    inbox: Inbox<Header>,
+    /// Gone once the thread has ended: nobody who rings after that need be heard.
+    bell: Mutex<Option<Arc<dyn DriverWaker>>>,
+    live: Live,
+    live_count: AtomicUsize,
+    theirs: Theirs,
+    /// Counts turns, for the monitor.
+    turns: AtomicU32,
+    index: usize,
+    own: UnsafeCell<Option<Own>>,
+}
+
+// SAFETY: `own` is used by the worker's thread only (its functions say so, and are unsafe to
+// call); the rest is atomic or locked.
+unsafe impl Sync for Worker {}
+// SAFETY: as above; a worker is made on its own thread and stays there.
+unsafe impl Send for Worker {}
+
+/// What only the worker's thread touches.
+struct Own {
+    /// The worker's own stack, while a fiber runs.
+    context: UnsafeCell<Context>,
+    /// Stands for the worker's own stack: a plain thread that belongs to a worker.
+    header: TaskRef,
+    shared: Arc<Shared>,
+    ready: UnsafeCell<RunQueue>,
+    /// Visits left in this turn.
+    share: Cell<u32>,
+    fresh: Fresh,
+    /// Fresh fibers that shall run here and nowhere else.
+    pinned: UnsafeCell<VecDeque<TaskRef>>,
+    timers: UnsafeCell<Wheel<NonNull<Header>>>,
+    stacks: UnsafeCell<StackPool>,
+    driver: Box<dyn Driver>,
+    /// The fiber that has just left its stack for good.
+    ended: Cell<*mut Header>,
+    /// The next clock time at which stacks may have become cold; `u64::MAX` if none is warm.
+    trim_at: Cell<u64>,
+    epoch: Instant,
+    /// When the clock was last looked at, in ns since the epoch.
+    now: Cell<u64>,
+    polled_at: Cell<u64>,
+    /// Visits until the clock is looked at again, and how many there were to be.
+    until_clock: Cell<i32>,
+    clock_interval: Cell<i32>,
+    /// Fibers of this worker that are suspended while they unwind.
+    unwinding: Cell<u32>,
+    /// A cancel could not be delivered because of them.
+    cancel_deferred: Cell<bool>,
+    next_id: Cell<u64>,
+    ids_left: Cell<u64>,
+}
+
+/// Ids are given out in blocks, so that spawning touches no line that all share.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+const ID_BLOCK: u64 = 1024;
+
+/// An id that no other party has or had.
+pub(crate) fn next_id() -> u64 {
+    match current::worker() {
+        // SAFETY: this is the worker's thread.
+        Some(worker) => unsafe { worker.own() }.next_id(),
+        None => NEXT_ID.fetch_add(1, Relaxed),
+    }
+}
+
+impl Worker {
+    /// Makes the worker of this thread. It is never freed.
+    pub(crate) fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        driver: Box<dyn Driver>,
+    ) -> std::io::Result<&'static Worker> {
+        let (fresh, theirs) = Fresh::new();
+        let stacks = StackPool::new(PoolConfig {
+            stack_bytes: shared.config.stack_bytes,
+            guard: shared.config.guard,
+            ..PoolConfig::default()
+        })?;
+        let worker: &'static mut Worker = Box::leak(Box::new(Worker {
+            inbox: Inbox::new(),
+            bell: Mutex::new(Some(driver.waker())),
+            live: Live::new(),
+            live_count: AtomicUsize::new(0),
+            theirs,
+            turns: AtomicU32::new(0),
+            index,
+            own: UnsafeCell::new(None),
+        }));
+        let name = Some(shared.worker_name(index).into());
+        let header = PlainThread::allocate(name, ptr::from_mut(worker));
+        let epoch = driver.now();
+        *worker.own.get_mut() = Some(Own {
+            context: UnsafeCell::new(Context::new()),
+            header,
+            shared,
+            ready: UnsafeCell::new(RunQueue::new()),
+            share: Cell::new(0),
+            fresh,
+            pinned: UnsafeCell::default(),
+            timers: UnsafeCell::new(Wheel::new(0)),
+            stacks: UnsafeCell::new(stacks),
+            driver,
+            ended: Cell::new(ptr::null_mut()),
+            trim_at: Cell::new(u64::MAX),
+            epoch,
+            now: Cell::new(0),
+            polled_at: Cell::new(0),
+            until_clock: Cell::new(SHARE as i32),
+            clock_interval: Cell::new(SHARE as i32),
+            unwinding: Cell::new(0),
+            cancel_deferred: Cell::new(false),
+            next_id: Cell::new(0),
+            ids_left: Cell::new(0),
+        });
+        Ok(worker)
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How many fibers have started here and not ended.
+    pub(crate) fn live_count(&self) -> usize {
+        self.live_count.load(Relaxed)
+    }
+
+    pub(crate) fn turns(&self) -> u32 {
+        self.turns.load(Relaxed)
+    }
+
+    pub(crate) fn has_fresh(&self) -> bool {
+        !self.theirs.is_empty()
+    }
+
+    /// Puts a header in the inbox and rings if the worker sleeps. From any thread.
+    ///
+    /// # Safety
+    ///
+    /// One reference goes with `header`, and its link is free: see [`Inbox::push`].
+    pub(crate) unsafe fn send(&self, header: NonNull<Header>) {
+        // SAFETY: the caller's promise.
+        if unsafe { self.inbox.push(header.as_ptr()) } == Bell::Ring {
+            self.ring();
+        }
+    }
+
+    /// Makes the worker look around. From any thread.
+    pub(crate) fn poke(&self) {
+        if self.inbox.poke() == Bell::Ring {
+            self.ring();
+        }
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = lock(&self.bell).clone() {
+            bell.wake();
+        }
+    }
+
+    /// Calls `f` with every fiber that has started here and not ended. From any thread.
+    ///
+    /// The worker cannot start or end a fiber meanwhile, so be short.
+    pub(crate) fn for_each_live(&self, f: impl FnMut(&Header)) {
+        self.live.for_each(f);
+    }
+
+    /// # Safety
+    ///
+    /// On the worker's thread only, while the worker is in [`run`](Self::run) or not yet there.
+    #[inline(always)]
+    unsafe fn own(&self) -> &Own {
+        // SAFETY: only this thread writes it, before and after the worker runs.
+        unsafe { (*self.own.get()).as_ref().unwrap_unchecked() }
+    }
+}
+
+// What is called from fibers (and from the worker's own stack): on the worker's thread only.
+impl Worker {
+    /// Queues a parked fiber of this worker; nothing if it is not parked.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread; `fiber` is alive and belongs to this worker.
+    #[inline]
+    pub(crate) unsafe fn make_ready(&self, fiber: NonNull<Header>) {
+        // SAFETY: the caller's promise.
+        let (own, header) = unsafe { (self.own(), fiber.as_ref()) };
+        if header.run() == Run::Parked {
+            header.set_run(Run::Ready);
+            // SAFETY: no other reference to the queue is held across a call.
+            unsafe { (*own.ready.get()).push(fiber) };
+        }
+    }
+
+    /// Suspends the running fiber until `ready`, `deadline` or a cancel.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread; `me` is the running fiber.
+    #[inline]
+    pub(crate) unsafe fn wait_until(
+        &self,
+        me: &Header,
+        deadline: Option<Instant>,
+        ready: impl Fn() -> bool,
+    ) -> Outcome {
+        // SAFETY: the caller's promise.
+        let own = unsafe { self.own() };
+        if ready() {
+            return Outcome::Woken;
+        }
+        let Some(deadline) = deadline else {
+            loop {
+                if cancel::deliverable(me, self) {
+                    return Outcome::Cancelled;
+                }
+                me.set_run(Run::Parked);
+                // SAFETY: `me` is the running fiber, and who wakes it makes it ready.
+                unsafe { self.suspend(own, me) };
+                if ready() {
+                    return Outcome::Woken;
+                }
+            }
+        };
+        // SAFETY: as above.
+        unsafe { self.wait_until_deadline(own, me, deadline, &ready) }
+    }
+
+    /// As `wait_until`, with a timer. `ready` has been asked once.
+    ///
+    /// # Safety
+    ///
+    /// As for `wait_until`.
+    unsafe fn wait_until_deadline(
+        &self,
+        own: &Own,
+        me: &Header,
+        deadline: Instant,
+        ready: &dyn Fn() -> bool,
+    ) -> Outcome {
+        if deadline <= own.driver.now() {
+            // Nothing to wait for, but a loop over such waits must not starve others.
+            crate::park::charge();
+            return match () {
+                () if ready() => Outcome::Woken,
+                () if cancel::deliverable(me, self) => Outcome::Cancelled,
+                () => Outcome::TimedOut,
+            };
+        }
+        let deadline_ns = own.since_epoch(deadline);
+        // SAFETY: the wheel is not referred to across a suspension, here or elsewhere.
+        let timer = unsafe { (*own.timers.get()).insert(deadline_ns, NonNull::from(me)) };
+        let outcome = loop {
+            if cancel::deliverable(me, self) {
+                break Outcome::Cancelled;
+            }
+            me.set_run(Run::Parked);
+            // SAFETY: `me` is the running fiber; the timer or whoever wakes it makes it ready.
+            unsafe { self.suspend(own, me) };
+            if ready() {
+                break Outcome::Woken;
+            }
+            // SAFETY: as for `insert`.
+            if unsafe { (*own.timers.get()).fired(&timer) } {
+                break Outcome::TimedOut;
+            }
+        };
+        // SAFETY: as for `insert`.
+        unsafe { (*own.timers.get()).remove(timer) };
+        outcome
+    }
+
+    /// Puts the running fiber at the end of the run queue and runs the next.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread; `me` is the running fiber.
+    #[inline]
+    pub(crate) unsafe fn yield_now(&self, me: &Header) {
+        // SAFETY: the caller's promise; the queue is not referred to across the suspension.
+        unsafe {
+            let own = self.own();
+            me.set_run(Run::Ready);
+            (*own.ready.get()).push(NonNull::from(me));
+            self.suspend(own, me);
+        }
+        if me.cancel_requested() && cancel::deliverable(me, self) {
+            cancel::unwind();
+        }
+    }
+
+    /// Leaves the running fiber's stack until it is resumed.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread; `me` is the running fiber, marked as parked, or as ready and queued.
+    #[inline]
+    unsafe fn suspend(&self, own: &Own, me: &Header) {
+        // std's panic count is the thread's, so who is unwinding is noted at each suspension.
+        // Nearly always nobody is: one load each.
+        let unwinding = own.unwinding.get() != 0 || std::thread::panicking();
+        if unwinding {
+            self.suspend_noting_unwinding(own, me);
+        }
+        let next = own.next_context();
+        if !ptr::eq(next, me.context()) {
+            // SAFETY: `next` is the worker's own context, saved when it entered a fiber, or that of a
+            // ready fiber taken from the queue, which was saved when it suspended here.
+            // Ours is saved here and switched to once: by who takes us from the queue.
+            unsafe { switch(me.context(), next, 0) };
+            current::set(me);
+        }
+        me.set_run(Run::Running);
+        me.budget.set(BUDGET);
+        if unwinding {
+            self.resumed_noting_unwinding(own, me);
+        }
+    }
+
+    #[cold]
+    fn suspend_noting_unwinding(&self, own: &Own, me: &Header) {
+        let others = own.unwinding.get();
+        me.certain.set(others == 0);
+        if others == 0 {
+            me.unwinding.set(std::thread::panicking());
+        } // else it is as it was when we last knew.
+        if me.unwinding.get() {
+            own.unwinding.set(others + 1);
+        }
+    }
+
+    #[cold]
+    fn resumed_noting_unwinding(&self, own: &Own, me: &Header) {
+        if !me.unwinding.get() {
+            return;
+        }
+        own.unwinding.set(own.unwinding.get() - 1);
+        if own.unwinding.get() == 0 && own.cancel_deferred.replace(false) {
+            self.for_each_live(|fiber| {
+                if fiber.cancel_requested() {
+                    fiber.wake();
+                }
+            });
+        }
+    }
+
+    /// Whether the running fiber unwinds, as far as that can be known: std counts panics by
+    /// thread, so a panic that began while *another* fiber of this worker was suspended in its
+    /// unwinding does not show until that one has gone on.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread.
+    pub(crate) unsafe fn is_unwinding(&self, me: &Header) -> bool {
+        // SAFETY: the caller's promise.
+        if unsafe { self.own() }.unwinding.get() == 0 {
+            std::thread::panicking()
+        } else {
+            me.unwinding.get()
+        }
+    }
+
+    /// Whether the running fiber might be unwinding: where that is not known, it might.
+    pub(crate) fn may_be_unwinding(&self, me: &Header) -> bool {
+        // SAFETY: asked by the running fiber, so on the worker's thread.
+        let own = unsafe { self.own() };
+        if own.unwinding.get() == 0 {
+            return std::thread::panicking();
+        }
+        let may_be = me.unwinding.get() || !me.certain.get();
+        if may_be {
+            own.cancel_deferred.set(true);
+        }
+        may_be
+    }
+
+    /// The runtime that this worker belongs to.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread.
+    pub(crate) unsafe fn shared(&self) -> &Arc<Shared> {
+        // SAFETY: the caller's promise.
+        &unsafe { self.own() }.shared
+    }
+
+    /// # Safety
+    ///
+    /// On the worker's thread.
+    pub(crate) unsafe fn driver(&self) -> &dyn Driver {
+        // SAFETY: the caller's promise.
+        &*unsafe { self.own() }.driver
+    }
+
+    /// Queues a fresh fiber here, for this worker or for thieves.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread.
+    #[inline]
+    pub(crate) unsafe fn push_fresh(&self, task: TaskRef) {
+        // SAFETY: the caller's promise; the queue is not referred to elsewhere meanwhile.
+        let own = unsafe { self.own() };
+        if task.is_pinned() {
+            // SAFETY: as above.
+            unsafe { (*own.pinned.get()).push_back(task) };
+            return;
+        }
+        own.fresh.push(task);
+        if own.shared.workers().len() > 1 && own.shared.idle.anyone_asleep() {
+            own.shared.fresh_beside_sleepers(own.fresh.len());
+        }
+    }
+}
+
+impl Own {
+    fn next_id(&self) -> u64 {
+        if self.ids_left.get() == 0 {
+            self.next_id.set(NEXT_ID.fetch_add(ID_BLOCK, Relaxed));
+            self.ids_left.set(ID_BLOCK);
+        }
+        self.ids_left.set(self.ids_left.get() - 1);
+        self.next_id.replace(self.next_id.get() + 1)
+    }
+
+    fn since_epoch(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.epoch).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    /// Where to go on when a fiber suspends: the next ready fiber, or the worker's own stack if
+    /// the share of this turn is used up, somebody has sent something, or nobody is ready.
+    #[inline(always)]
+    fn next_context(&self) -> *const Context {
+        let share = self.share.get();
+        if share > 0 && self.inbox_is_empty() {
+            // SAFETY: the queue is not referred to elsewhere meanwhile; fibers in it are alive.
+            if let Some(next) = unsafe { (*self.ready.get()).pop() } {
+                self.share.set(share - 1);
+                // SAFETY: as above.
+                return unsafe { next.as_ref() }.context();
+            }
+        }
+        self.context.get()
+    }
+
+    #[inline(always)]
+    fn inbox_is_empty(&self) -> bool {
+        // SAFETY: the worker is never freed.
+        unsafe { (*self.header.worker()).inbox.is_empty() }
+    }
+}
+
+// What runs on the worker's own stack.
+impl Worker {
+    /// Runs fibers until the runtime stops and none is left.
+    ///
+    /// # Safety
+    ///
+    /// Once, on the worker's thread.
+    pub(crate) unsafe fn run(&'static self) {
+        // SAFETY: the caller's promise.
+        let own = unsafe { self.own() };
+        current::set(own.header.as_ptr().as_ptr());
+        loop {
+            self.turns.store(self.turns.load(Relaxed).wrapping_add(1), Relaxed);
+            if !self.inbox.is_empty() {
+                self.receive(own);
+            }
+            if own.until_clock.get() <= 0 {
+                self.look_at_clock(own, true);
+            }
+            let mut visited = 0;
+            while visited < FRESH_SHARE {
+                let Some(task) = self.next_fresh(own) else { break };
+                self.begin(own, task);
+                visited += 1;
+            }
+            // SAFETY: the queue is not referred to across the switch.
+            if let Some(next) = unsafe { (*own.ready.get()).pop() } {
+                self.enter(own, next);
+                visited += 1;
+            } else if visited == 0 {
+                if own.shared.is_stopping() && self.is_done(own) {
+                    break;
+                }
+                self.idle(own);
+                continue;
+            }
+            let used = SHARE.saturating_sub(own.share.get()) + visited;
+            own.until_clock.set(own.until_clock.get() - used as i32);
+        }
+        // SAFETY: no fiber of this worker is left.
+        unsafe { self.dismantle() };
+    }
+
+    /// Drops what is heavy.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread, at its end; no fiber of this worker is left.
+    pub(crate) unsafe fn dismantle(&self) {
+        // Nobody rings any more, and nobody need be heard.
+        *lock(&self.bell) = None;
+        current::set(ptr::null());
+        // SAFETY: only fibers of this worker and its loop refer to it.
+        unsafe { *self.own.get() = None };
+    }
+
+    /// Switches to a fiber, until it (or one that it switched to) comes back here.
+    fn enter(&self, own: &Own, fiber: NonNull<Header>) {
+        own.share.set(own.clock_interval.get() as u32 - 1);
+        // SAFETY: the fiber was ready, or has just been set up; it belongs to this worker. Our own
+        // context is saved here and gone on from once, by a fiber that finds nobody to switch to.
+        unsafe { switch(own.context.get(), fiber.as_ref().context(), fiber.as_ptr() as usize) };
+        current::set(own.header.as_ptr().as_ptr());
+        if let Some(ended) = NonNull::new(own.ended.replace(ptr::null_mut())) {
+            self.reap(own, ended);
+        }
+    }
+
+    fn next_fresh(&self, own: &Own) -> Option<TaskRef> {
+        // SAFETY: the queue is not referred to elsewhere meanwhile.
+        if let Some(task) = unsafe { (*own.pinned.get()).pop_front() } {
+            return Some(task);
+        }
+        if let Some(task) = own.fresh.pop() {
+            return Some(task);
+        }
+        if own.shared.injector.is_empty() || self.is_overloaded(own) {
+            return None;
+        }
+        own.fresh.steal_shared(&own.shared.injector);
+        own.fresh.pop()
+    }
+
+    /// Starts a fresh fiber, unless it is better off elsewhere or there is no stack for it.
+    fn begin(&self, own: &Own, task: TaskRef) {
+        if !task.is_pinned() && !task.is_forwarded() {
+            if let Some(other) = self.better_place(own) {
+                task.set_forwarded();
+                // SAFETY: the scheduler's one reference goes with it; a fresh fiber's link is free.
+                unsafe { other.send(task.into_raw()) };
+                return;
+            }
+        }
+        let bytes = task.stack_bytes().unwrap_or(own.shared.config.stack_bytes);
+        let stack = match own.shared.admit_stack() {
+            // SAFETY: the pool is not referred to elsewhere meanwhile.
+            true => unsafe { (*own.stacks.get()).take(bytes) }.inspect_err(|_| own.shared.release_stack()),
+            false => Err(std::io::ErrorKind::OutOfMemory.into()),
+        };
+        let stack = match stack {
+            Ok(stack) => stack,
+            Err(error) => return own.shared.starve(task, &error),
+        };
+        let fiber = task.into_raw();
+        // SAFETY: fresh, so ours alone until `start` tells others where it is. The stack is the
+        // fiber's from here on until it is reaped.
+        unsafe {
+            let header = fiber.as_ref();
+            (*header.context()).start(stack.top(), fiber_main);
+            *header.stack() = Some(stack);
+            header.start(self);
+            self.live_count.store(self.live_count.load(Relaxed) + 1, Relaxed);
+            self.live.link(fiber);
+            // Linked before the look: whoever stops the runtime either finds it in the list or is seen here.
+            if own.shared.is_stopping() {
+                header.cancel();
+            }
+        }
+        self.enter(own, fiber);
+    }
+
+    /// A worker with so much less to do that an unstarted fiber should start there.
+    fn better_place(&self, own: &Own) -> Option<&'static Worker> {
+        if !self.is_overloaded(own) {
+            return None;
+        }
+        own.shared.workers().iter().copied().min_by_key(|worker| worker.live_count())
+    }
+
+    /// Whether this worker holds well more fibers than the one with the fewest.
+    fn is_overloaded(&self, own: &Own) -> bool {
+        let live = self.live_count();
+        if live < FORWARD_FROM || own.shared.is_stopping() {
+            return false;
+        }
+        let least = own.shared.workers().iter().map(|worker| worker.live_count()).min();
+        least.is_some_and(|least| live > least + least / 16 + FORWARD_FROM / 2)
+    }
+
+    /// Takes back what an ended fiber used.
+    fn reap(&self, own: &Own, fiber: NonNull<Header>) {
+        // SAFETY: it has left its stack for good; the scheduler's reference, which is dropped last,
+        // keeps the header. The pool is not referred to elsewhere meanwhile.
+        unsafe {
+            let header = fiber.as_ref();
+            self.live.unlink(fiber);
+            self.live_count.store(self.live_count.load(Relaxed) - 1, Relaxed);
+            let stack: Option<Stack> = (*header.stack()).take();
+            let stack = stack.expect("a fiber ran without a stack");
+            (*own.stacks.get()).give(stack);
+            drop(TaskRef::from_raw(fiber));
+        }
+        own.shared.release_stack();
+        if own.trim_at.get() == u64::MAX {
+            own.trim_at.set(own.now.get().saturating_add(TRIM_NS));
+        }
+        if own.shared.has_starved() {
+            self.feed_starved(own);
+        }
+    }
+
+    /// A stack is free: lets a fiber that could not start try again.
+    fn feed_starved(&self, own: &Own) {
+        if let Some(task) = own.shared.take_starved(self) {
+            // SAFETY: the queue is not referred to elsewhere meanwhile.
+            unsafe { (*own.pinned.get()).push_front(task) };
+        }
+    }
+
+    /// Empties the inbox.
+    fn receive(&self, own: &Own) {
+        for item in self.inbox.take() {
+            // SAFETY: what is in the inbox is not null and comes with one reference.
+            let task = unsafe { TaskRef::from_raw(NonNull::new_unchecked(item)) };
+            if task.is_started() {
+                task.clear_queued();
+                // SAFETY: wakes go to the fiber's own worker, and this is its thread.
+                unsafe { self.make_ready(task.as_ptr()) };
+            } else if task.is_pinned() {
+                // SAFETY: the queue is not referred to elsewhere meanwhile.
+                unsafe { (*own.pinned.get()).push_back(task) };
+            } else {
+                own.fresh.push(task);
+            }
+        }
+    }
+
+    /// Fires what is due; polls the driver if that was long ago.
+    fn look_at_clock(&self, own: &Own, poll: bool) {
+        let now = own.since_epoch(own.driver.now());
+        let elapsed = now.saturating_sub(own.now.replace(now));
+        // Visits take as long as they take: look after so many that it is about time then.
+        let interval = own.clock_interval.get();
+        if elapsed > CLOCK_NS && interval > 1 {
+            own.clock_interval.set(interval / 2);
+        } else if elapsed < CLOCK_NS / 4 && interval < SHARE as i32 {
+            own.clock_interval.set(interval * 2);
+        }
+        own.until_clock.set(own.clock_interval.get());
+        self.fire_timers(own, now);
+        if now >= own.trim_at.get() {
+            // SAFETY: the pool is not referred to elsewhere meanwhile.
+            let stacks = unsafe { &mut *own.stacks.get() };
+            own.trim_at.set(match () {
+                () if !stacks.trim_some(TRIM_SHARE) => now,
+                () if stacks.needs_trim() => now.saturating_add(TRIM_NS),
+                () => u64::MAX,
+            });
+        }
+        if poll && now - own.polled_at.get() >= CLOCK_NS {
+            own.polled_at.set(now);
+            own.driver.poll(Some(Duration::ZERO));
+        }
+    }
+
+    fn fire_timers(&self, own: &Own, now: u64) {
+        // SAFETY: firing only queues fibers: it does not come back to the wheel. A fiber with an
+        // entry in the wheel is parked in `wait_until_deadline`, or ready, and so alive.
+        unsafe { (*own.timers.get()).advance(now, |&fiber| self.make_ready(fiber)) };
+    }
+
+    /// Nothing is ready here: takes from others, or sleeps until something comes.
+    fn idle(&self, own: &Own) {
+        let others = own.shared.workers().len() > 1;
+        if others && self.steal(own) {
+            return;
+        }
+        if own.shared.has_starved() {
+            self.feed_starved(own);
+            // SAFETY: the queue is not referred to elsewhere meanwhile.
+            if unsafe { !(*own.pinned.get()).is_empty() } && self.live_count() == 0 {
+                return self.begin_starved(own);
+            }
+        }
+        self.look_at_clock(own, false);
+        // SAFETY: the queue is not referred to elsewhere meanwhile.
+        if unsafe { !(*own.ready.get()).is_empty() || !(*own.pinned.get()).is_empty() } {
+            return;
+        }
+        if others {
+            own.shared.idle.announce(self.index);
+            if self.sees_work(own) {
+                let chosen = own.shared.idle.retract(self.index);
+                return self.search(own, chosen);
+            }
+        }
+        if self.inbox.fall_asleep() {
+            self.sleep(own);
+        }
+        if others {
+            let chosen = own.shared.idle.retract(self.index);
+            if chosen {
+                self.search(own, chosen);
+            }
+        }
+    }
+
+    /// Waits in the driver until something comes or a timer is due.
+    fn sleep(&self, own: &Own) {
+        // SAFETY: the wheel is not referred to elsewhere meanwhile.
+        let timer = unsafe { (*own.timers.get()).next_deadline() };
+        let starved = own.shared.has_starved().then(|| own.now.get() + STARVED_NS);
+        let until = [timer, Some(own.trim_at.get()), starved].into_iter().flatten().min();
+        let now = own.now.get();
+        let timeout = match until {
+            None | Some(u64::MAX) => None,
+            Some(until) => Some(Duration::from_nanos(until.saturating_sub(now))),
+        };
+        own.driver.poll(timeout);
+        own.polled_at.set(own.since_epoch(own.driver.now()));
+        // The inbox still says that we sleep, or has something: the next turn takes it.
+        own.until_clock.set(0);
+    }
+
+    /// Whether a fresh fiber lies where this worker may take it. Any stopping worker wants to look.
+    fn sees_work(&self, own: &Own) -> bool {
+        if self.is_overloaded(own) {
+            return false;
+        }
+        let mut workers = own.shared.workers().iter();
+        !own.shared.injector.is_empty() || workers.any(|worker| worker.has_fresh())
+    }
+
+    /// Looks for work everywhere; on behalf of a waker if this worker was `chosen`.
+    fn search(&self, own: &Own, chosen: bool) {
+        let found = self.steal(own);
+        if chosen {
+            own.shared.idle.search_ended();
+        }
+        if found || self.sees_work(own) {
+            // Pass the search on, in case there is more than one can do.
+            if own.shared.workers().iter().any(|w| w.index != self.index && w.has_fresh())
+                || own.fresh.len() > 1
+            {
+                own.shared.wake_one();
+            }
+        }
+    }
+
+    /// Takes fresh fibers from the others; true if there were any.
+    fn steal(&self, own: &Own) -> bool {
+        if self.is_overloaded(own) {
+            return false;
+        }
+        if !own.shared.injector.is_empty() && own.fresh.steal_shared(&own.shared.injector) {
+            return true;
+        }
+        let workers = own.shared.workers();
+        let after = (1..workers.len()).map(|i| workers[(self.index + i) % workers.len()]);
+        after.into_iter().any(|victim| victim.has_fresh() && own.fresh.steal_from(&victim.theirs))
+    }
+
+    /// A fiber that got no stack tries again although none was released: memory may have come back.
+    fn begin_starved(&self, own: &Own) {
+        // SAFETY: the queue is not referred to elsewhere meanwhile.
+        if let Some(task) = unsafe { (*own.pinned.get()).pop_front() } {
+            let starved_before = own.shared.starved_count();
+            self.begin(own, task);
+            if own.shared.starved_count() > starved_before {
+                // In vain. Wait before the next attempt, so as not to burn the CPU.
+                own.shared.report_starvation();
+                own.driver.poll(Some(Duration::from_nanos(STARVED_NS)));
+            }
+        }
+    }
+
+    /// Whether nothing is left to run, now or later.
+    fn is_done(&self, own: &Own) -> bool {
+        self.live_count() == 0
+            && own.fresh.is_empty()
+            // SAFETY: the queue is not referred to elsewhere meanwhile.
+            && unsafe { (*own.pinned.get()).is_empty() }
+            && self.inbox.is_empty()
+            && own.shared.injector.is_empty()
+            && !own.shared.has_starved()
+    }
+
+    /// What is left in the inbox of a worker whose thread has ended.
+    pub(crate) fn take_leftovers(&self) -> Vec<TaskRef> {
+        let taken = self.inbox.take();
+        // SAFETY: what is in the inbox is not null and comes with one reference.
+        taken.map(|item| unsafe { TaskRef::from_raw(NonNull::new_unchecked(item)) }).collect()
+    }
+}
+
+/// What every fiber's stack starts with: `argument` is its header.
+unsafe extern "C" fn fiber_main(argument: usize) -> Exit {
+    let fiber = NonNull::new(argument as *mut Header).expect("a fiber was started without a header");
+    // SAFETY: `enter` hands over the header, which the scheduler's reference keeps alive until the
+    // fiber is reaped, after this frame has gone.
+    let header = unsafe { fiber.as_ref() };
+    current::set(header);
+    header.set_run(Run::Running);
+    header.budget.set(BUDGET);
+    // SAFETY: this is its own stack, and it is started once. The worker's own data is used on its thread.
+    unsafe {
+        // `run_closure` catches panics, those of destructors too.
+        header.run_closure();
+        header.set_run(Run::Ended);
+        let own = (*header.worker()).own();
+        own.ended.set(fiber.as_ptr());
+        current::set(ptr::null());
+        Exit { next: own.context.get(), arg: 0 }
+    }
+}
+
+/// The started fibers of a worker, as a list through their headers, for reports and shutdown.
+///
+/// Its lock is taken when a fiber starts and when it ends, nearly always uncontended: one
+/// read-modify-write.
+struct Live {
+    locked: AtomicBool,
+    first: Cell<*mut Header>,
+}
+
+impl Live {
+    fn new() -> Live {
+        Live { locked: AtomicBool::new(false), first: Cell::new(ptr::null_mut()) }
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&Cell<*mut Header>) -> R) -> R {
+        struct Unlock<'a>(&'a AtomicBool);
+        impl Drop for Unlock<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Release);
+            }
+        }
+        let mut round = 0;
+        while self.locked.swap(true, SeqCst) {
+            crate::atomic::backoff(round);
+            round += 1;
+        }
+        let _unlock = Unlock(&self.locked);
+        f(&self.first)
+    }
+
+    /// # Safety
+    ///
+    /// `fiber` is in no list, and stays alive until it is unlinked.
+    unsafe fn link(&self, fiber: NonNull<Header>) {
+        self.with(|first| {
+            // SAFETY: the caller's promise, and that of whoever linked the others.
+            unsafe {
+                let (previous, next) = fiber.as_ref().live_links();
+                previous.set(ptr::null_mut());
+                next.set(first.get());
+                if let Some(second) = first.get().as_ref() {
+                    second.live_links().0.set(fiber.as_ptr());
+                }
+            }
+            first.set(fiber.as_ptr());
+        });
+    }
+
+    /// # Safety
+    ///
+    /// `fiber` is in this list.
+    unsafe fn unlink(&self, fiber: NonNull<Header>) {
+        self.with(|first| {
+            // SAFETY: fibers in the list are alive.
+            unsafe {
+                let (previous, next) = fiber.as_ref().live_links();
+                match previous.get().as_ref() {
+                    Some(previous) => previous.live_links().1.set(next.get()),
+                    None => first.set(next.get()),
+                }
+                if let Some(next) = next.get().as_ref() {
+                    next.live_links().0.set(previous.get());
+                }
+            }
+        });
+    }
+
+    fn for_each(&self, mut f: impl FnMut(&Header)) {
+        self.with(|first| {
+            let mut fiber = first.get();
+            // SAFETY: fibers in the list are alive, and stay in it while we hold the lock.
+            while let Some(header) = unsafe { fiber.as_ref() } {
+                f(header);
+                fiber = header.live_links().1.get();
+            }
+        });
+    }
+}
+
+/// Runs a hook of the user's; a panic in it is reported by the panic hook and goes no further.
+pub(crate) fn run_hook(hook: &Option<Arc<dyn Fn() + Send + Sync>>) {
+    if let Some(hook) = hook {
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| hook()));
+    }
+}

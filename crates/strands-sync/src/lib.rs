@@ -1,0 +1,1 @@
+//! Mutex, Condvar and channels of strands, over one wait queue.

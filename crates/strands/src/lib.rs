@@ -1,0 +1,1 @@
+//! std::thread, a million at a time: fibers for Rust.

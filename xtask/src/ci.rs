@@ -1,0 +1,330 @@
+//! `cargo xtask ci`: the steps, in order, and a table of how each ended.
+//!
+//! A step that fails does not stop the next: one run shows all that is wrong. A step that could not
+//! run fails as loudly as one that found something. Builds with other flags have target directories
+//! of their own, because cargo throws away what it built with different `RUSTFLAGS`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::command::{Cmd, Failure, Outcome, all};
+use crate::workspace::Workspace;
+use crate::{layers, licences, mutants, readme};
+
+/// One check.
+struct Step {
+    name: &'static str,
+    summary: &'static str,
+    run: fn(&Workspace) -> Outcome,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "fmt", summary: "every file is as rustfmt writes it, bench/ too", run: fmt },
+    Step { name: "clippy", summary: "no warning in any target, bench/ too", run: clippy },
+    Step { name: "doc", summary: "the documentation builds without a warning", run: doc },
+    Step { name: "msrv", summary: "the oldest supported compiler builds all", run: msrv },
+    Step {
+        name: "layers",
+        summary: "crates depend, and cfgs appear, only where ARCHITECTURE.md allows",
+        run: layers::check,
+    },
+    Step {
+        name: "licences",
+        summary: "every dependency's licence is on the list",
+        run: licences::check,
+    },
+    Step {
+        name: "readme",
+        summary: "links point at files, shown commands exist",
+        run: readme::check,
+    },
+    Step { name: "bench-builds", summary: "bench/ builds with its lock file", run: bench_builds },
+    Step {
+        name: "guard-mprotect",
+        summary: "the tests pass with guards by mprotect, as on Linux before 6.13",
+        run: guard_mprotect,
+    },
+    Step {
+        name: "thread-backend",
+        summary: "the tests pass where a fiber is an OS thread",
+        run: thread_backend,
+    },
+    Step { name: "loom", summary: "the loom models of the protocols hold", run: loom },
+    Step {
+        name: "mutants",
+        summary: "each loom model fails without the line that it is there for",
+        run: |workspace| mutants::check(workspace, &[]),
+    },
+];
+
+/// How one step ended.
+struct Row {
+    name: &'static str,
+    outcome: Outcome,
+    seconds: f64,
+}
+
+/// Runs the steps named in `args`, or all of them.
+pub fn run(args: Vec<String>) -> ExitCode {
+    if args.iter().any(|arg| arg == "--list") {
+        for step in STEPS {
+            println!("{:<15} {}", step.name, step.summary);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let steps = match select(&args) {
+        Ok(steps) => steps,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let workspace = match Workspace::load() {
+        Ok(workspace) => workspace,
+        Err(failure) => {
+            eprintln!("error: no step ran: {}", failure.reason());
+            return ExitCode::FAILURE;
+        }
+    };
+    let rows: Vec<Row> = steps
+        .into_iter()
+        .map(|step| {
+            println!("\n== {}: {}", step.name, step.summary);
+            let start = Instant::now();
+            let outcome = (step.run)(&workspace);
+            let row = Row { name: step.name, outcome, seconds: start.elapsed().as_secs_f64() };
+            println!("== {}: {} after {:.1} s", row.name, row.result(), row.seconds);
+            row
+        })
+        .collect();
+    print!("\n{}", summary(&rows));
+    if rows.iter().all(|row| row.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The steps with these names in the order of [`STEPS`], or all if there are none.
+fn select(names: &[String]) -> Result<Vec<&'static Step>, String> {
+    if let Some(name) = names.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
+        return Err(format!("there is no step `{name}`; `cargo xtask ci --list` lists them"));
+    }
+    let wanted = |step: &&Step| names.is_empty() || names.iter().any(|name| name == step.name);
+    Ok(STEPS.iter().filter(wanted).collect())
+}
+
+impl Row {
+    fn result(&self) -> &'static str {
+        match self.outcome {
+            Ok(()) => "ok",
+            Err(Failure::Failed(_)) => "FAILED",
+            Err(Failure::DidNotRun(_)) => "DID NOT RUN",
+        }
+    }
+}
+
+fn summary(rows: &[Row]) -> String {
+    let mut text = format!("{:<15} {:<12} {:>7}\n", "step", "result", "seconds");
+    for row in rows {
+        text += &format!("{:<15} {:<12} {:>7.1}\n", row.name, row.result(), row.seconds);
+    }
+    for row in rows {
+        if let Err(failure) = &row.outcome {
+            let reason = failure.reason().replace('\n', "\n    ");
+            text += &format!("\n{} {}:\n    {reason}\n", row.name, row.result());
+        }
+    }
+    let ok = rows.iter().filter(|row| row.outcome.is_ok()).count();
+    let others = STEPS.len() - rows.len();
+    let partial = if others == 0 { String::new() } else { format!(" ({others} not asked for)") };
+    let verdict = if ok == rows.len() { "ok" } else { "FAILED" };
+    text + &format!("\nci: {verdict}, {ok} of {} steps are ok{partial}\n", rows.len())
+}
+
+fn fmt(workspace: &Workspace) -> Outcome {
+    component(workspace, "fmt", "rustfmt")?;
+    let bench = bench_manifest(workspace)?;
+    all([
+        cargo(workspace, "fmt --all --check").run(),
+        cargo(workspace, "fmt --all --check --manifest-path").arg(bench).run(),
+    ])
+}
+
+fn clippy(workspace: &Workspace) -> Outcome {
+    component(workspace, "clippy", "clippy")?;
+    let bench = bench_manifest(workspace)?;
+    all([
+        cargo(workspace, "clippy --workspace --all-targets -- -D warnings").run(),
+        cargo(workspace, "clippy --locked --all-features --all-targets --manifest-path")
+            .arg(bench)
+            .arg("--")
+            .arg("-D")
+            .arg("warnings")
+            .run(),
+    ])
+}
+
+fn doc(workspace: &Workspace) -> Outcome {
+    cargo(workspace, "doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings").run()
+}
+
+fn msrv(workspace: &Workspace) -> Outcome {
+    let version = oldest_compiler(workspace)?;
+    // Where there is no rustup there are no other toolchains either.
+    let toolchains =
+        Cmd::new(&workspace.root, "rustup", "toolchain list").read().unwrap_or_default();
+    if let Some(toolchain) = toolchain_of_version(&toolchains, &version) {
+        return cargo(workspace, &format!("+{toolchain} check --workspace --all-targets")).run();
+    }
+    let active = Cmd::new(&workspace.root, "rustc", "--version").read()?;
+    let active = active.split_whitespace().nth(1).unwrap_or_default();
+    if same_version(active, &version) {
+        println!("(the active rustc is {active})");
+        return cargo(workspace, "check --workspace --all-targets").run();
+    }
+    Err(Failure::DidNotRun(format!(
+        "the manifests promise rust-version = \"{version}\", but that compiler is not here and the \
+         active one is {active}: rustup toolchain install {version} --profile minimal"
+    )))
+}
+
+/// The one `rust-version` of all members.
+fn oldest_compiler(workspace: &Workspace) -> Outcome<String> {
+    let mut version = None;
+    for package in workspace.members() {
+        let Some(theirs) = &package.rust_version else {
+            let manifest = package.manifest.display();
+            return Err(Failure::Failed(format!("{manifest} lacks rust-version.workspace = true")));
+        };
+        if version.get_or_insert(theirs) != &theirs {
+            let text = format!("rust-version of {} is not that of the others", package.name);
+            return Err(Failure::Failed(text));
+        }
+    }
+    let version = version.ok_or_else(|| Failure::DidNotRun("the workspace is empty".into()))?;
+    Ok(version.clone())
+}
+
+/// The name to give to `cargo +NAME` for a compiler of that version, from `rustup toolchain list`.
+fn toolchain_of_version(list: &str, version: &str) -> Option<String> {
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
+    let mut versions = names.filter_map(|name| name.split('-').next());
+    versions.find(|theirs| same_version(theirs, version)).map(str::to_owned)
+}
+
+/// Whether `compiler`, such as `1.95.0`, is the oldest of `version`, such as `1.95` or `1.95.0`.
+/// A later patch release would hide nothing that an earlier one lacks, so it serves as well.
+fn same_version(compiler: &str, version: &str) -> bool {
+    let major_minor = |text: &str| {
+        let mut parts = text.split('.').map(|part| part.parse::<u32>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    major_minor(compiler).is_some() && major_minor(compiler) == major_minor(version)
+}
+
+fn bench_builds(workspace: &Workspace) -> Outcome {
+    let bench = bench_manifest(workspace)?;
+    cargo(workspace, "check --locked --all-features --all-targets --manifest-path").arg(bench).run()
+}
+
+fn guard_mprotect(workspace: &Workspace) -> Outcome {
+    cargo(workspace, "test -p strands-fiber -p strands-sched -p strands")
+        .env("STRANDS_STACK_GUARD", "mprotect")
+        .run_tests()
+}
+
+fn thread_backend(workspace: &Workspace) -> Outcome {
+    cargo(workspace, "test -p strands-fiber -p strands-sched --target-dir")
+        .arg(own_target(workspace, "thread-backend"))
+        .env("RUSTFLAGS", r#"--cfg strands_backend="thread""#)
+        .run_tests()
+}
+
+/// Runs the models of strands-sched and of every other member that depends on loom.
+fn loom(workspace: &Workspace) -> Outcome {
+    let has_models = |package: &&crate::workspace::Package| {
+        let names_loom = package.dependencies.iter().any(|dependency| dependency.name == "loom");
+        package.name == "strands-sched" || names_loom
+    };
+    all(workspace.members().filter(has_models).map(|package| {
+        cargo(workspace, &format!("test -p {} --release --lib --target-dir", package.name))
+            .arg(own_target(workspace, "loom"))
+            .env("RUSTFLAGS", "--cfg loom")
+            .run_tests()
+    }))
+}
+
+fn cargo(workspace: &Workspace, line: &str) -> Cmd {
+    Cmd::new(&workspace.root, "cargo", line)
+}
+
+fn own_target(workspace: &Workspace, name: &str) -> String {
+    let path = workspace.target.join(name);
+    path.strip_prefix(&workspace.root).unwrap_or(&path).to_string_lossy().into_owned()
+}
+
+fn bench_manifest(workspace: &Workspace) -> Outcome<String> {
+    let manifest = PathBuf::from("bench/Cargo.toml");
+    if workspace.root.join(&manifest).exists() {
+        Ok(manifest.to_string_lossy().into_owned())
+    } else {
+        Err(Failure::DidNotRun(format!("{} is not there", manifest.display())))
+    }
+}
+
+fn component(workspace: &Workspace, subcommand: &str, name: &str) -> Outcome {
+    let probe = cargo(workspace, &format!("{subcommand} --version")).read();
+    probe.map(drop).map_err(|failure| {
+        let reason = failure.reason();
+        Failure::DidNotRun(format!("{reason}\nto install it: rustup component add {name}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_run_in_their_own_order_whatever_order_they_are_asked_for_in() {
+        let names = |steps: Vec<&Step>| steps.iter().map(|step| step.name).collect::<Vec<_>>();
+        let asked = ["loom".to_owned(), "fmt".to_owned()];
+        assert_eq!(names(select(&asked).unwrap()), ["fmt", "loom"]);
+        assert_eq!(select(&[]).unwrap().len(), STEPS.len());
+        assert!(select(&["fnt".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn the_summary_tells_failed_from_did_not_run() {
+        let rows = [
+            Row { name: "fmt", outcome: Ok(()), seconds: 1.25 },
+            Row { name: "msrv", outcome: Err(Failure::DidNotRun("get it".into())), seconds: 0.0 },
+            Row { name: "loom", outcome: Err(Failure::Failed("two\nlines".into())), seconds: 61.0 },
+        ];
+        let expected = format!(
+            "\
+step            result       seconds
+fmt             ok               1.2
+msrv            DID NOT RUN      0.0
+loom            FAILED          61.0
+
+msrv DID NOT RUN:
+    get it
+
+loom FAILED:
+    two
+    lines
+
+ci: FAILED, 1 of 3 steps are ok ({} not asked for)
+",
+            STEPS.len() - 3
+        );
+        assert_eq!(summary(&rows), expected);
+    }
+
+    #[test]
+    fn a_toolchain_is_found_by_its_version() {
+        let list = "stable-x86_64-unknown-linux-gnu (active, default)\n1.94.1-x86_64-unknown-linux-gnu\n1.95.0-x86_64-unknown-linux-gnu\n";
+        assert_eq!(toolchain_of_version(list, "1.95").as_deref(), Some("1.95.0"));
+        assert_eq!(toolchain_of_version(list, "1.95.0").as_deref(), Some("1.95.0"));
+        assert_eq!(toolchain_of_version(list, "1.9"), None);
+        assert!(!same_version("stable", "nightly"));
+    }
+}
