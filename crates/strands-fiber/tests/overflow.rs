@@ -13,6 +13,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::thread;
 
+use strands_fiber::arch::{Context, Exit, switch};
 use strands_fiber::overflow::{ensure_alt_stack, install, set_describe};
 use strands_fiber::stack::{MIN_STACK_BYTES, PoolConfig, Stack, StackPool};
 
@@ -48,31 +49,22 @@ fn run_on(stack: &Stack, main: extern "C" fn(*mut c_void) -> *mut c_void) {
     }
 }
 
-/// Overflows a strands stack, by means of the switch where there is one.
-#[cfg(target_arch = "x86_64")]
+/// Overflows a strands stack: switches to it where the backend runs on stacks of its own.
 fn overflow_on(stack: &Stack) -> ! {
-    extern "C" fn run() -> usize {
-        overflow(0)
+    if cfg!(strands_backend = "thread") {
+        run_on(stack, overflow_in_thread);
+    } else {
+        unsafe extern "C" fn run(depth: usize) -> Exit {
+            unreachable!("{} calls did not overflow a stack", overflow(depth))
+        }
+        let (mut ours, mut its) = (Context::new(), Context::new());
+        // SAFETY: the stack is ours and unused, and its party ends in the overflow; our context is
+        // saved and never gone on from.
+        unsafe {
+            its.start(stack.top(), run);
+            switch(&mut ours, &its, 0);
+        }
     }
-    let top = stack.top().as_ptr();
-    // SAFETY: `top` is the end of a stack of our own, aligned to 16; r12 survives the call, and
-    // holds the old stack pointer meanwhile.
-    unsafe {
-        std::arch::asm!(
-            "xchg rsp, r12",
-            "call {run}",
-            "mov rsp, r12",
-            run = sym run,
-            inout("r12") top => _,
-            clobber_abi("C"),
-        );
-    }
-    panic!("a stack of {} bytes did not overflow", stack.size());
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn overflow_on(stack: &Stack) -> ! {
-    run_on(stack, overflow_in_thread);
     panic!("a stack of {} bytes did not overflow", stack.size());
 }
 

@@ -12,6 +12,8 @@
 use std::fmt;
 use std::panic;
 
+use strands_fiber::CAN_UNWIND;
+
 use crate::current;
 use crate::task::Header;
 use crate::worker::Worker;
@@ -77,9 +79,14 @@ pub fn panicking() -> bool {
     })
 }
 
+/// Whether a cancel has been asked of the running party.
+pub(crate) fn requested() -> bool {
+    CAN_UNWIND && current::with(Header::cancel_requested)
+}
+
 /// Whether a cancel asked of the running fiber may unwind it from here.
 pub(crate) fn deliverable(me: &Header, worker: &Worker) -> bool {
-    strands_fiber::CAN_UNWIND
+    CAN_UNWIND
         && me.cancel_requested()
         && me.shield.get() == 0
         && !worker.may_be_unwinding(me)

@@ -39,8 +39,8 @@ pub use runtime::{
     Builder, Placement, Runtime, Shared, SpawnOptions, Unfinished, UnfinishedFiber, with_driver,
     worker_index,
 };
-pub use scope::ScopeData;
-pub use spawn::{LocalJoin, spawn, spawn_local, spawn_on, spawn_scoped};
+pub use scope::{ScopeFace, Spawner, scope};
+pub use spawn::{LocalJoin, spawn, spawn_local, spawn_on};
 pub use strands_fiber::stack::GuardKind;
 pub use task::{Header, Join, TaskRef};
 pub use unblock::unblock;

@@ -228,9 +228,15 @@ impl Shared {
                 unsafe { here.push_fresh(task) };
             }
             (None, None) => {
-                self.injector.push(task);
-                if self.idle.anyone_asleep() {
-                    self.wake_one();
+                match self.workers() {
+                    // SAFETY: the scheduler's reference goes with it; a fresh fiber's link is free.
+                    [only] => unsafe { only.send(task.into_raw()) },
+                    _ => {
+                        self.injector.push(task);
+                        if self.idle.anyone_asleep() {
+                            self.wake_one();
+                        }
+                    }
                 }
                 self.sweep_if_ended();
             }

@@ -3,16 +3,112 @@
 //! A scope does not return, nor unwind, before its children have ended, and a stack is never freed
 //! before it is unwound: on these two rests that a child may borrow from its parent's frame.
 
+use std::io;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crate::atomic::{AcqRel, Acquire, AtomicBool, AtomicUsize, Relaxed};
 use crate::cancel;
 use crate::current;
 use crate::park::{self, Op, Outcome};
-use crate::task::TaskRef;
+use crate::runtime::{Shared, SpawnOptions};
+use crate::spawn;
+use crate::task::{Join, TaskRef};
+
+/// Runs `f` with a scope to spawn in, and returns only after all that was spawned in it has ended.
+///
+/// The scope that `f` sees is the caller's own type, made by [`ScopeFace::make`] from a [`Spawner`].
+///
+/// # Panics
+///
+/// Goes on with the panic of `f`. If `f` returned, but a child panicked and nobody joined it:
+/// `a scoped thread panicked`; if the running fiber was cancelled meanwhile it unwinds by that.
+#[track_caller]
+pub fn scope<'env, Face, F, T>(f: F) -> T
+where
+    Face: for<'scope> ScopeFace<'scope, 'env>,
+    F: for<'scope> FnOnce(&'scope <Face as ScopeFace<'scope, 'env>>::Scope) -> T,
+{
+    let data = ScopeData::new();
+    // Not dropped, so that it may be borrowed for 'scope, which ends with it: it holds a reference.
+    let face = ManuallyDrop::new(Face::make(Spawner {
+        data: &data,
+        scope: PhantomData,
+        env: PhantomData,
+    }));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| f(&face)));
+    // `Spawner::spawn` relies on this line: nothing between here and there leaves this frame.
+    data.wait();
+    match result {
+        Err(payload) => panic::resume_unwind(payload),
+        Ok(_) if data.has_unhandled_panic() => {
+            if cancel::requested() {
+                cancel::unwind();
+            }
+            panic!("a scoped thread panicked")
+        }
+        Ok(value) => value,
+    }
+}
+
+/// The type that a scope has for the layer above, for every `'scope` that `'env` outlives.
+///
+/// `Bounds` is not to be named: it only says that `'env` outlives `'scope`.
+pub trait ScopeFace<'scope, 'env, Bounds = &'scope &'env ()> {
+    /// What [`scope`]'s closure gets a reference to. It is never dropped.
+    type Scope: 'scope;
+
+    /// Wraps the right to spawn.
+    fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope;
+}
+
+/// The right to spawn fibers that borrow for `'scope`.
+///
+/// As in std, `'scope` can neither shrink nor grow: if it could shrink, a child could spawn what
+/// borrows from the child's own frame.
+pub struct Spawner<'scope, 'env> {
+    data: &'scope Arc<ScopeData>,
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+impl<'scope> Spawner<'scope, '_> {
+    /// As [`spawn`](crate::spawn()), for closures that borrow.
+    ///
+    /// # Errors
+    ///
+    /// As for [`spawn`](crate::spawn()).
+    #[track_caller]
+    pub fn spawn<F, T>(
+        &self,
+        options: SpawnOptions,
+        fallback: impl FnOnce() -> io::Result<Arc<Shared>>,
+        f: F,
+    ) -> io::Result<Join<T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        // SAFETY: only `scope` makes a spawner, for a 'scope that all callers must take as it
+        // comes: what outlives it outlives the call of `scope`, or is the face in its frame. `scope`
+        // waits for the children of this very `data` before it returns or unwinds.
+        unsafe { spawn::spawn_scoped(options, fallback, self.data, f) }
+    }
+}
+
+impl std::fmt::Debug for Spawner<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spawner")
+            .field("children", &self.data.children.load(Relaxed))
+            .field("panicked", &self.data.has_unhandled_panic())
+            .finish_non_exhaustive()
+    }
+}
 
 /// A scope's children that have not ended, and what became of the others.
-pub struct ScopeData {
+pub(crate) struct ScopeData {
     children: AtomicUsize,
     panicked: AtomicBool,
     owner: TaskRef,
@@ -20,7 +116,7 @@ pub struct ScopeData {
 
 impl ScopeData {
     /// A scope of the running party, without children.
-    pub fn new() -> Arc<ScopeData> {
+    fn new() -> Arc<ScopeData> {
         Arc::new(ScopeData {
             children: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
@@ -50,12 +146,12 @@ impl ScopeData {
     }
 
     /// Whether a child panicked and nobody looked at the payload.
-    pub fn has_unhandled_panic(&self) -> bool {
+    fn has_unhandled_panic(&self) -> bool {
         self.panicked.load(Relaxed)
     }
 
     /// Waits until no child is left. Cannot be cancelled: the children must have ended.
-    pub fn wait(&self) {
+    fn wait(&self) {
         static SCOPE: Op = Op("thread::scope");
         let object = std::ptr::from_ref(self).addr();
         let outcome = cancel::uncancellable(|| {

@@ -56,7 +56,7 @@ where
 ///
 /// As for [`spawn`].
 #[track_caller]
-pub unsafe fn spawn_scoped<F, T>(
+pub(crate) unsafe fn spawn_scoped<F, T>(
     options: SpawnOptions,
     fallback: impl FnOnce() -> io::Result<Arc<Shared>>,
     scope: &Arc<ScopeData>,
