@@ -79,9 +79,24 @@ pub fn panicking() -> bool {
     })
 }
 
+/// What a cancel means for the running party just now.
+pub(crate) enum Asked {
+    /// None has been asked for.
+    No,
+    /// It may unwind from here.
+    Deliverable,
+    /// It is held back, by [`uncancellable`] or because the party unwinds already.
+    Held,
+}
+
 /// Whether a cancel has been asked of the running party.
-pub(crate) fn requested() -> bool {
-    CAN_UNWIND && current::with(Header::cancel_requested)
+pub(crate) fn asked() -> Asked {
+    current::with(|me| match current::worker() {
+        Some(worker) if me.cancel_requested() => {
+            if deliverable(me, worker) { Asked::Deliverable } else { Asked::Held }
+        }
+        _ => Asked::No,
+    })
 }
 
 /// Whether a cancel asked of the running fiber may unwind it from here.

@@ -93,8 +93,6 @@ const WITHDRAWN: u32 = 2;
 
 // SAFETY: the word is atomic, and a `Header` may be shared between threads.
 unsafe impl Sync for Parker {}
-// SAFETY: as above; what matters is that the frame it lies on stays.
-unsafe impl Send for Parker {}
 
 impl Default for Parker {
     fn default() -> Parker {
@@ -107,12 +105,6 @@ impl Parker {
     #[inline]
     pub fn new() -> Parker {
         Parker { word: AtomicU32::new(0), party: NonNull::from(current::header()) }
-    }
-
-    /// Whether the running party is the one that this parker belongs to, or shares its worker.
-    pub fn is_local(&self) -> bool {
-        // SAFETY: the party waits on the frame that holds the parker, so it is alive.
-        current::on_worker(unsafe { self.party.as_ref() }.worker())
     }
 
     /// Wakes the waiter, unless it gave up first; says which.

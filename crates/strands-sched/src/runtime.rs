@@ -52,7 +52,9 @@ pub struct Shared {
     stopping: AtomicBool,
     /// All worker threads have ended.
     ended: AtomicBool,
-    /// Worker threads that have not ended.
+    /// Workers that may still run fibers; the last to end drops what nobody can start.
+    unfinished_workers: AtomicUsize,
+    /// Worker threads that have not ended, for those who wait for them.
     running: WaitQueue<usize>,
     stacks_in_use: AtomicUsize,
     /// Accepted fibers for which there was no stack; they take the next that is released.
@@ -133,18 +135,18 @@ impl Shared {
     }
 
     /// Keeps an accepted fiber for which there is no stack.
-    pub(crate) fn starve(&self, task: TaskRef, _error: &io::Error) {
+    pub(crate) fn starve(&self, task: TaskRef) {
         let mut starved = lock(&self.starved);
         starved.push_back(task);
         self.starved_count.store(starved.len(), SeqCst);
-    }
-
-    pub(crate) fn starved_count(&self) -> usize {
-        self.starved_count.load(Relaxed)
+        let nobody_lives = self.workers().iter().all(|worker| worker.live_count() == 0);
+        if nobody_lives && !self.starvation_reported.swap(true, Relaxed) {
+            report_starvation(&starved);
+        }
     }
 
     pub(crate) fn has_starved(&self) -> bool {
-        self.starved_count() > 0
+        self.starved_count.load(Relaxed) > 0
     }
 
     /// The first starved fiber that may start on `worker`.
@@ -154,22 +156,6 @@ impl Shared {
         let task = starved.iter().position(here).and_then(|place| starved.remove(place));
         self.starved_count.store(starved.len(), SeqCst);
         task
-    }
-
-    /// Says, once, that accepted fibers wait for stacks that nobody holds.
-    pub(crate) fn report_starvation(&self) {
-        let nobody_lives = self.workers().iter().all(|worker| worker.live_count() == 0);
-        if !nobody_lives || self.starvation_reported.swap(true, Relaxed) {
-            return;
-        }
-        let starved = lock(&self.starved);
-        let first = starved.front().map(|task| describe_fiber(task)).unwrap_or_default();
-        eprintln!(
-            "strands: {} fibers wait for a stack and no fiber holds one; the first is {first}\n\
-             help: its stack cannot be mapped: lower its size, raise RLIMIT_AS (ulimit -v), \
-             vm.max_map_count or vm.overcommit_memory, or free memory; it is tried again meanwhile",
-            starved.len(),
-        );
     }
 
     /// Spawns a fiber on this runtime.
@@ -277,6 +263,17 @@ impl Shared {
             }
         }
     }
+}
+
+/// Says that accepted fibers wait for stacks that nobody holds.
+fn report_starvation(starved: &VecDeque<TaskRef>) {
+    let first = starved.front().map(|task| describe_fiber(task)).unwrap_or_default();
+    eprintln!(
+        "strands: {} fibers wait for a stack and no fiber holds one; the first is {first}\n\
+         help: its stack cannot be mapped: lower its size, raise RLIMIT_AS (ulimit -v), \
+         vm.max_map_count or vm.overcommit_memory, or free memory; it is tried again meanwhile",
+        starved.len(),
+    );
 }
 
 fn stopped() -> io::Error {
@@ -438,6 +435,7 @@ impl Builder {
             pool,
             stopping: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            unfinished_workers: AtomicUsize::new(count),
             running: WaitQueue::new(count),
             stacks_in_use: AtomicUsize::new(0),
             starved: Mutex::default(),
@@ -501,6 +499,11 @@ fn worker_main(
     // SAFETY: this is the worker's thread.
     unsafe { worker.run() };
     worker::run_hook(&shared.config.on_stop);
+    if shared.unfinished_workers.fetch_sub(1, SeqCst) == 1 {
+        shared.ended.store(true, SeqCst);
+        fence(SeqCst);
+        shared.sweep();
+    }
     let mut running = shared.running.lock();
     *running -= 1;
     running.wake_all(|()| true);
@@ -689,9 +692,6 @@ impl Runtime {
         if all_ended {
             // Its last act was to count itself out, so this takes no time to speak of.
             threads.into_iter().for_each(|thread| drop(thread.join()));
-            self.shared.ended.store(true, SeqCst);
-            fence(SeqCst);
-            self.shared.sweep();
         }
         let mut fibers = Vec::new();
         for worker in self.shared.workers() {

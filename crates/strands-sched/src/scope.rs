@@ -10,7 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crate::atomic::{AcqRel, Acquire, AtomicBool, AtomicUsize, Relaxed};
-use crate::cancel;
+use crate::cancel::{self, Asked};
 use crate::current;
 use crate::park::{self, Op, Outcome};
 use crate::runtime::{Shared, SpawnOptions};
@@ -24,7 +24,7 @@ use crate::task::{Join, TaskRef};
 /// # Panics
 ///
 /// Goes on with the panic of `f`. If `f` returned, but a child panicked and nobody joined it:
-/// `a scoped thread panicked`; if the running fiber was cancelled meanwhile it unwinds by that.
+/// `a scoped thread panicked`. A fiber that was cancelled meanwhile unwinds by that instead.
 #[track_caller]
 pub fn scope<'env, Face, F, T>(f: F) -> T
 where
@@ -43,13 +43,14 @@ where
     data.wait();
     match result {
         Err(payload) => panic::resume_unwind(payload),
-        Ok(_) if data.has_unhandled_panic() => {
-            if cancel::requested() {
-                cancel::unwind();
-            }
-            panic!("a scoped thread panicked")
-        }
-        Ok(value) => value,
+        Ok(value) if !data.has_unhandled_panic() => value,
+        // Cancelled children come from a shutdown, which cancels their parent too.
+        Ok(value) => match cancel::asked() {
+            Asked::No => panic!("a scoped thread panicked"),
+            Asked::Deliverable => cancel::unwind(),
+            // A panic would abort the process; the next suspension after the unwinding delivers it.
+            Asked::Held => value,
+        },
     }
 }
 

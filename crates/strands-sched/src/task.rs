@@ -345,8 +345,12 @@ impl Header {
         }
     }
 
-    /// Asks the fiber to unwind from where it waits, or will next wait.
-    pub(crate) fn cancel(&self) {
+    /// Asks the fiber to unwind from where it waits, or will next wait: see
+    /// [`Cancelled`](crate::Cancelled).
+    ///
+    /// It stays asked: a fiber that swallows the unwinding is cancelled again at its next wait. A
+    /// fiber that has not started drops its closure instead of running it.
+    pub fn cancel(&self) {
         self.flags.fetch_or(CANCEL, AcqRel);
         self.wake();
     }

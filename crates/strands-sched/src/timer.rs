@@ -169,7 +169,7 @@ impl<T> Wheel<T> {
     }
 
     /// Entries armed: inserted, and neither fired nor removed.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.armed
     }

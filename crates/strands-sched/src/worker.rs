@@ -50,7 +50,7 @@ use crate::task::{Header, Run, TaskRef};
 use crate::timer::Wheel;
 
 /// Visits to ready fibers a turn, at most.
-const SHARE: u32 = 64;
+const SHARE: i32 = 64;
 /// Fresh fibers started a turn, at most.
 const FRESH_SHARE: u32 = 16;
 /// Operations without parking that a fiber may do each time it is resumed.
@@ -95,7 +95,7 @@ struct Own {
     shared: Arc<Shared>,
     ready: UnsafeCell<RunQueue>,
     /// Visits left in this turn.
-    share: Cell<u32>,
+    share: Cell<i32>,
     fresh: Fresh,
     /// Fresh fibers that shall run here and nowhere else.
     pinned: UnsafeCell<VecDeque<TaskRef>>,
@@ -110,6 +110,8 @@ struct Own {
     /// When the clock was last looked at, in ns since the epoch.
     now: Cell<u64>,
     polled_at: Cell<u64>,
+    /// When fibers that got no stack try again though none was released here.
+    starved_retry_at: Cell<u64>,
     /// Visits until the clock is looked at again, and how many there were to be.
     until_clock: Cell<i32>,
     clock_interval: Cell<i32>,
@@ -176,8 +178,9 @@ impl Worker {
             epoch,
             now: Cell::new(0),
             polled_at: Cell::new(0),
-            until_clock: Cell::new(SHARE as i32),
-            clock_interval: Cell::new(SHARE as i32),
+            starved_retry_at: Cell::new(0),
+            until_clock: Cell::new(SHARE),
+            clock_interval: Cell::new(SHARE),
             unwinding: Cell::new(0),
             cancel_deferred: Cell::new(false),
             next_id: Cell::new(0),
@@ -541,25 +544,21 @@ impl Worker {
             if own.until_clock.get() <= 0 {
                 self.look_at_clock(own, true);
             }
-            let mut visited = 0;
-            while visited < FRESH_SHARE {
+            let mut started = 0;
+            while started < FRESH_SHARE {
                 let Some(task) = self.next_fresh(own) else { break };
                 self.begin(own, task);
-                visited += 1;
+                started += 1;
             }
             // SAFETY: the queue is not referred to across the switch.
             if let Some(next) = unsafe { (*own.ready.get()).pop() } {
                 self.enter(own, next);
-                visited += 1;
-            } else if visited == 0 {
+            } else if started == 0 {
                 if own.shared.is_stopping() && self.is_done(own) {
                     break;
                 }
                 self.idle(own);
-                continue;
             }
-            let used = SHARE.saturating_sub(own.share.get()) + visited;
-            own.until_clock.set(own.until_clock.get() - used as i32);
         }
         // SAFETY: no fiber of this worker is left.
         unsafe { self.dismantle() };
@@ -580,11 +579,13 @@ impl Worker {
 
     /// Switches to a fiber, until it (or one that it switched to) comes back here.
     fn enter(&self, own: &Own, fiber: NonNull<Header>) {
-        own.share.set(own.clock_interval.get() as u32 - 1);
+        let share = own.clock_interval.get();
+        own.share.set(share - 1);
         // SAFETY: the fiber was ready, or has just been set up; it belongs to this worker. Our own
         // context is saved here and gone on from once, by a fiber that finds nobody to switch to.
         unsafe { switch(own.context.get(), fiber.as_ref().context(), fiber.as_ptr() as usize) };
         current::set(own.header.as_ptr().as_ptr());
+        own.until_clock.set(own.until_clock.get() - (share - own.share.get()));
         if let Some(ended) = NonNull::new(own.ended.replace(ptr::null_mut())) {
             self.reap(own, ended);
         }
@@ -623,7 +624,7 @@ impl Worker {
         };
         let stack = match stack {
             Ok(stack) => stack,
-            Err(error) => return own.shared.starve(task, &error),
+            Err(_) => return own.shared.starve(task),
         };
         let fiber = task.into_raw();
         // SAFETY: fresh, so ours alone until `start` tells others where it is. The stack is the
@@ -717,7 +718,7 @@ impl Worker {
         let interval = own.clock_interval.get();
         if elapsed > CLOCK_NS && interval > 1 {
             own.clock_interval.set(interval / 2);
-        } else if elapsed < CLOCK_NS / 4 && interval < SHARE as i32 {
+        } else if elapsed < CLOCK_NS / 4 && interval < SHARE {
             own.clock_interval.set(interval * 2);
         }
         own.until_clock.set(own.clock_interval.get());
@@ -749,14 +750,12 @@ impl Worker {
         if others && self.steal(own) {
             return;
         }
-        if own.shared.has_starved() {
-            self.feed_starved(own);
-            // SAFETY: the queue is not referred to elsewhere meanwhile.
-            if unsafe { !(*own.pinned.get()).is_empty() } && self.live_count() == 0 {
-                return self.begin_starved(own);
-            }
-        }
         self.look_at_clock(own, false);
+        if own.shared.has_starved() && own.now.get() >= own.starved_retry_at.get() {
+            // No stack was released to them here: perhaps one was elsewhere, or memory came back.
+            own.starved_retry_at.set(own.now.get().saturating_add(STARVED_NS));
+            self.feed_starved(own);
+        }
         // SAFETY: the queue is not referred to elsewhere meanwhile.
         if unsafe { !(*own.ready.get()).is_empty() || !(*own.pinned.get()).is_empty() } {
             return;
@@ -783,17 +782,21 @@ impl Worker {
     fn sleep(&self, own: &Own) {
         // SAFETY: the wheel is not referred to elsewhere meanwhile.
         let timer = unsafe { (*own.timers.get()).next_deadline() };
-        let starved = own.shared.has_starved().then(|| own.now.get() + STARVED_NS);
+        let starved = own.shared.has_starved().then(|| own.starved_retry_at.get());
         let until = [timer, Some(own.trim_at.get()), starved].into_iter().flatten().min();
-        let now = own.now.get();
         let timeout = match until {
             None | Some(u64::MAX) => None,
-            Some(until) => Some(Duration::from_nanos(until.saturating_sub(now))),
+            Some(until) => Some(Duration::from_nanos(until.saturating_sub(own.now.get()))),
         };
         own.driver.poll(timeout);
-        own.polled_at.set(own.since_epoch(own.driver.now()));
-        // The inbox still says that we sleep, or has something: the next turn takes it.
-        own.until_clock.set(0);
+        // The time asleep says nothing about how long visits take, so it is not left to
+        // `look_at_clock`. The inbox still says that we sleep, or has something: the next turn
+        // takes it.
+        let now = own.since_epoch(own.driver.now());
+        own.now.set(now);
+        own.polled_at.set(now);
+        own.until_clock.set(own.clock_interval.get());
+        self.fire_timers(own, now);
     }
 
     /// Whether a fresh fiber lies where this worker may take it. Any stopping worker wants to look.
@@ -832,20 +835,6 @@ impl Worker {
         let workers = own.shared.workers();
         let after = (1..workers.len()).map(|i| workers[(self.index + i) % workers.len()]);
         after.into_iter().any(|victim| victim.has_fresh() && own.fresh.steal_from(&victim.theirs))
-    }
-
-    /// A fiber that got no stack tries again although none was released: memory may have come back.
-    fn begin_starved(&self, own: &Own) {
-        // SAFETY: the queue is not referred to elsewhere meanwhile.
-        if let Some(task) = unsafe { (*own.pinned.get()).pop_front() } {
-            let starved_before = own.shared.starved_count();
-            self.begin(own, task);
-            if own.shared.starved_count() > starved_before {
-                // In vain. Wait before the next attempt, so as not to burn the CPU.
-                own.shared.report_starvation();
-                own.driver.poll(Some(Duration::from_nanos(STARVED_NS)));
-            }
-        }
     }
 
     /// Whether nothing is left to run, now or later.

@@ -1,0 +1,258 @@
+//! Spawning, joining, yielding and sleeping, on any number of workers.
+
+mod common;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use common::{run, runtime, spawn, spawn_at, stress};
+use strands_sched::{
+    Cancelled, SpawnOptions, sleep_until, spawn_local, unblock, uncancellable, worker_index,
+    yield_now,
+};
+
+#[test]
+fn results_and_panics_come_through_join() {
+    for workers in [1, 2, 4] {
+        let runtime = runtime(workers);
+        let sum: u64 = run(&runtime, || {
+            let fibers: Vec<_> = (0..1000)
+                .map(|i| {
+                    spawn(move || {
+                        yield_now();
+                        i
+                    })
+                })
+                .collect();
+            fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum()
+        });
+        assert_eq!(sum, 499_500);
+        let panicked = spawn_at(&runtime, 0, || std::panic::resume_unwind(Box::new(7)));
+        assert_eq!(*panicked.join().map(|()| ()).unwrap_err().downcast::<i32>().unwrap(), 7);
+        runtime.shutdown(None).unwrap();
+    }
+}
+
+#[test]
+fn detached_fibers_run_and_their_results_are_dropped() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+            yield_now(); // A destructor may wait: it runs in the fiber.
+        }
+    }
+    let runtime = runtime(2);
+    for i in 0..1000 {
+        let counted = Counted(drops.clone());
+        drop(spawn_at(&runtime, i % 2, move || counted));
+    }
+    while drops.load(SeqCst) < 1000 {
+        std::thread::yield_now();
+    }
+    runtime.shutdown(None).unwrap();
+    assert_eq!(drops.load(SeqCst), 1000);
+}
+
+#[test]
+fn sleepers_never_wake_early() {
+    let runtime = runtime(2);
+    run(&runtime, || {
+        let fibers: Vec<_> = [0, 1_000, 100_000, 2_000_000, 900, 50_000]
+            .map(|ns| {
+                spawn(move || {
+                    for _ in 0..10 {
+                        let deadline = Instant::now() + Duration::from_nanos(ns);
+                        sleep_until(Some(deadline));
+                        assert!(Instant::now() >= deadline);
+                    }
+                })
+            })
+            .into_iter()
+            .collect();
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+    });
+}
+
+#[test]
+fn local_fibers_share_what_is_not_send() {
+    let runtime = runtime(4);
+    run(&runtime, || {
+        let shared = Rc::new(Cell::new(0));
+        let home = worker_index();
+        let fibers: Vec<_> = (0..100)
+            .map(|_| {
+                let shared = shared.clone();
+                spawn_local(SpawnOptions::default(), move || {
+                    yield_now();
+                    assert_eq!(worker_index(), home);
+                    shared.set(shared.get() + 1);
+                    shared
+                })
+                .unwrap()
+            })
+            .collect();
+        for fiber in fibers {
+            drop(fiber.join().unwrap());
+        }
+        assert_eq!((shared.get(), Rc::strong_count(&shared)), (100, 1));
+    });
+    let error = spawn_local(SpawnOptions::default(), || ()).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_fiber_stays_on_the_worker_that_started_it() {
+    let runtime = runtime(4);
+    run(&runtime, || {
+        let fibers: Vec<_> = (0..200 * stress())
+            .map(|i| {
+                spawn(move || {
+                    let home = worker_index();
+                    for round in 0..20 {
+                        match (i + round) % 3 {
+                            0 => yield_now(),
+                            1 => sleep_until(Some(Instant::now() + Duration::from_micros(10))),
+                            _ => unblock(yield_now),
+                        }
+                        assert_eq!(worker_index(), home);
+                    }
+                })
+            })
+            .collect();
+        fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+    });
+}
+
+#[test]
+fn a_child_starts_beside_a_parent_that_never_waits() {
+    let runtime = runtime(2);
+    for _ in 0..200 * stress() {
+        run(&runtime, || {
+            let started = Arc::new(AtomicBool::new(false));
+            let its = started.clone();
+            let child = spawn(move || its.store(true, SeqCst));
+            while !started.load(SeqCst) {
+                std::hint::spin_loop();
+            }
+            child.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn timers_and_remote_wakes_are_served_beside_fibers_that_only_yield() {
+    let runtime = runtime(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let its = stop.clone();
+    let yielders: Vec<_> = (0..3)
+        .map(|_| {
+            let stop = its.clone();
+            spawn_at(&runtime, 0, move || {
+                while !stop.load(SeqCst) {
+                    yield_now();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..100 {
+        // Spawned, joined and slept from outside, all beside the yielders.
+        spawn_at(&runtime, 0, || {
+            sleep_until(Some(Instant::now() + Duration::from_micros(50)));
+        })
+        .join()
+        .unwrap();
+    }
+    stop.store(true, SeqCst);
+    yielders.into_iter().for_each(|fiber| fiber.join().unwrap());
+}
+
+#[test]
+fn a_cancelled_fiber_unwinds_where_it_waits_and_may_be_shielded() {
+    let runtime = runtime(2);
+    for worker in 0..2 {
+        let reached = Arc::new(AtomicUsize::new(0));
+        let its = reached.clone();
+        let fiber = spawn_at(&runtime, worker, move || {
+            let deadline = Instant::now() + Duration::from_millis(5);
+            uncancellable(|| sleep_until(Some(deadline)));
+            its.store(1, SeqCst);
+            sleep_until(None);
+            its.store(2, SeqCst);
+        });
+        fiber.task().cancel();
+        assert!(fiber.join().unwrap_err().is::<Cancelled>());
+        // Cancelled before it started, or at the second wait; never in the shield.
+        assert!(reached.load(SeqCst) < 2);
+    }
+}
+
+#[test]
+fn swallowed_cancels_come_again() {
+    let runtime = runtime(1);
+    let fiber = spawn_at(&runtime, 0, || {
+        let mut swallowed = 0;
+        while swallowed < 3 {
+            let caught = std::panic::catch_unwind(|| sleep_until(None));
+            assert!(caught.unwrap_err().is::<Cancelled>());
+            swallowed += 1;
+        }
+        swallowed
+    });
+    while runtime.live_fibers()[0] == 0 {
+        std::thread::yield_now();
+    }
+    fiber.task().cancel();
+    assert_eq!(fiber.join().unwrap(), 3);
+}
+
+#[test]
+fn a_million_spawns_finish() {
+    let runtime = runtime(2);
+    let count = Arc::new(AtomicUsize::new(0));
+    run(&runtime, || {
+        for _ in 0..100 * stress() {
+            let fibers: Vec<_> = (0..10_000)
+                .map(|_| {
+                    let count = count.clone();
+                    spawn(move || count.fetch_add(1, SeqCst))
+                })
+                .collect();
+            for fiber in fibers {
+                fiber.join().unwrap();
+            }
+        }
+    });
+    assert_eq!(count.load(SeqCst), 1_000_000 * stress());
+}
+
+#[test]
+fn a_hundred_thousand_live_at_once() {
+    let runtime = runtime(2);
+    let live = Arc::new(AtomicUsize::new(0));
+    let gate = Arc::new(AtomicBool::new(false));
+    let fibers: Vec<_> = (0..100_000)
+        .map(|i| {
+            let (live, gate) = (live.clone(), gate.clone());
+            spawn_at(&runtime, i % 2, move || {
+                live.fetch_add(1, SeqCst);
+                while !gate.load(SeqCst) {
+                    strands_sched::park_token(None);
+                }
+            })
+        })
+        .collect();
+    while live.load(SeqCst) < 100_000 {
+        std::thread::yield_now();
+    }
+    assert_eq!(runtime.live_fibers().iter().sum::<usize>(), 100_000);
+    gate.store(true, SeqCst);
+    for fiber in &fibers {
+        strands_sched::unpark_token(fiber.task());
+    }
+    fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+}
