@@ -50,8 +50,9 @@ const SMALL_BYTES: usize = 1024;
 /// suspend in it: a fiber parks as a whole, coroutines on its stack included.
 pub struct Coroutine<Input, Yield, Return> {
     control: NonNull<Control<Input, Return>>,
-    /// It runs on the thread that made it: what its stack holds may be neither Send nor Sync.
-    not_send: PhantomData<(*mut (), Yield)>,
+    /// It takes inputs and gives yields, so it must not be used as one that takes fewer inputs. It
+    /// runs on the thread that made it: what its stack holds may be neither Send nor Sync.
+    values: PhantomData<(fn(Input) -> Yield, *mut ())>,
 }
 
 /// What [`Coroutine::resume`] came back with.
@@ -155,7 +156,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
             closure.write(f);
             control.write(block);
         }
-        Coroutine { control, not_send: PhantomData }
+        Coroutine { control, values: PhantomData }
     }
 
     /// Runs the coroutine with `input` until it suspends or returns.
@@ -170,19 +171,17 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
         // SAFETY: the control block lives as long as `self`; the coroutine touches it only while
         // it runs, that is inside `proceed`.
         unsafe {
-            match (*control).link.state {
+            let arg = match (*control).link.state {
+                State::Suspended | State::SuspendedInPanic => (&raw const input) as usize,
+                State::Fresh => {
+                    (*control).first_input = &raw const input;
+                    control as usize
+                }
                 State::Done => panic!("a coroutine that has returned was resumed"),
-                State::Running => unreachable!("`resume` borrows the coroutine exclusively"),
-                State::Fresh | State::Suspended | State::SuspendedInPanic => {}
-            }
-            let input = ManuallyDrop::new(input);
-            let yielded = if (*control).link.state == State::Fresh {
-                (*control).first_input = &raw const *input;
-                Self::proceed(control, control as usize)
-            } else {
-                Self::proceed(control, (&raw const *input) as usize)
             };
-            if (*control).link.state != State::Done {
+            let input = ManuallyDrop::new(input);
+            let yielded = Self::proceed(control, arg);
+            if yielded != RETURNED {
                 // The coroutine's frame holds the value, and leaves it to us.
                 return CoroutineResult::Yield(ptr::read(yielded as *const Yield));
             }

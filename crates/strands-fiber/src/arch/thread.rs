@@ -63,25 +63,36 @@ impl Context {
     pub fn stack_pointer(&self) -> *const u8 {
         std::ptr::null()
     }
+}
 
-    /// Lets the party of this context go on with `arg`.
-    fn proceed(&self, arg: usize) {
-        let Some(entry) = self.entry.lock().unwrap().take() else {
-            return self.baton.hand(arg);
-        };
-        let run = move || {
-            // SAFETY: `start`'s caller promised that `entry` may be called once with the first
-            // switch's argument.
-            let exit = unsafe { entry(arg) };
-            // SAFETY: an Exit names a saved context that is valid until it is switched to.
-            let next = unsafe { &*exit.next };
-            next.proceed(exit.arg);
-        };
-        std::thread::Builder::new()
-            .name("strands-fiber".into())
-            .spawn(run)
-            .expect("the thread backend needs one OS thread for each coroutine");
+impl Default for Context {
+    fn default() -> Context {
+        Context::new()
     }
+}
+
+/// Lets the party of `load` go on with `arg`.
+///
+/// # Safety
+///
+/// `load` is valid until that party goes on; it may be gone by the time this returns.
+unsafe fn proceed(load: *const Context, arg: usize) {
+    // SAFETY: the party has not gone on yet. No reference to its context outlives the statement.
+    let (entry, baton) = unsafe { ((*load).entry.lock().unwrap().take(), (*load).baton.clone()) };
+    let Some(entry) = entry else {
+        return baton.hand(arg);
+    };
+    let run = move || {
+        // SAFETY: `start`'s caller promised that `entry` may be called once with the first
+        // switch's argument.
+        let exit = unsafe { entry(arg) };
+        // SAFETY: an Exit names a saved context that is valid until it is switched to.
+        unsafe { proceed(exit.next, exit.arg) };
+    };
+    std::thread::Builder::new()
+        .name("strands-fiber".into())
+        .spawn(run)
+        .expect("the thread backend needs one OS thread for each coroutine");
 }
 
 /// Saves the running party in `save` and goes on in `load`, which receives `arg`.
@@ -91,9 +102,10 @@ impl Context {
 /// As for the ISA backends.
 pub unsafe fn switch(save: *mut Context, load: *const Context, arg: usize) -> usize {
     // The baton is held by an Arc of our own: once it is handed to us, the context may move.
-    // SAFETY: the caller promises that both are valid.
-    let (baton, load) = unsafe { ((*save).baton.clone(), &*load) };
-    load.proceed(arg);
+    // SAFETY: the caller promises that `save` is valid.
+    let baton = unsafe { (*save).baton.clone() };
+    // SAFETY: the caller promises that `load` is valid until it is gone on from.
+    unsafe { proceed(load, arg) };
     baton.wait()
 }
 

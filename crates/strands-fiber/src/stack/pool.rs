@@ -5,7 +5,7 @@
 //! its address range and guard stay. A slab that is cold as a whole is unmapped, and its page
 //! tables (513 bytes for each stack of 256 KiB) go with it.
 //!
-//! - Warm stacks are bounded for each size: beyond the bound a stack becomes cold at once.
+//! - Warm stacks are bounded for each size: beyond the bound the oldest become cold at once.
 //! - Warm stacks that nobody took between two calls of [`StackPool::trim`] become cold in the
 //!   second. So the pool of an idle owner is empty after two calls, and
 //!   [`StackPool::needs_trim`] then says that a third would do nothing.
@@ -178,12 +178,17 @@ impl StackPool {
     fn give_other(&mut self, stack: Stack) {
         let warm_max = self.warm_max;
         let class = self.class(stack.slab.layout);
-        if class.warm.len() < warm_max {
-            class.warm.push(stack);
-        } else {
+        if warm_max == 0 {
             class.discard(&mut vec![stack]);
             self.cold_grew = true;
+            return;
         }
+        let full = class.warm.len() >= warm_max;
+        if full {
+            class.discard_oldest((warm_max / 32).max(1));
+        }
+        class.warm.push(stack);
+        self.cold_grew |= full;
     }
 
     fn class(&mut self, layout: Layout) -> &mut Class {
@@ -214,7 +219,7 @@ struct Class {
     warm: Vec<Stack>,
     /// The fewest that were warm since the last trim began: so many nobody missed.
     low_water: usize,
-    /// How many of the oldest warm ones this trim has yet to discard, unless they are taken first.
+    /// How many of the oldest warm ones (at the front) this trim has yet to discard, unless they are taken first.
     unused: usize,
     /// By the address of the slab.
     cold: BTreeMap<usize, ColdSlab>,
@@ -275,6 +280,14 @@ impl Class {
         stacks.drain(..).for_each(|stack| self.put_cold(stack));
     }
 
+    /// Makes room among the warm. Several at once, as neighbours are discarded in one call.
+    fn discard_oldest(&mut self, count: usize) {
+        let mut oldest: Vec<_> = self.warm.drain(..count).collect();
+        self.discard(&mut oldest);
+        self.low_water = self.low_water.saturating_sub(count);
+        self.unused = self.unused.saturating_sub(count);
+    }
+
     fn put_cold(&mut self, stack: Stack) {
         let base = stack.slab.mapping.base.addr().get();
         let slab = self.cold.entry(base).or_insert_with(|| ColdSlab::new(stack.slab.clone()));
@@ -293,11 +306,7 @@ impl Class {
         self.unused = self.unused.min(self.low_water);
         let count = self.unused.min(*budget);
         if count > 0 {
-            // The oldest are at the front.
-            let mut unused: Vec<_> = self.warm.drain(..count).collect();
-            self.discard(&mut unused);
-            self.unused -= count;
-            self.low_water -= count;
+            self.discard_oldest(count);
             *budget -= count;
         }
         if self.warm.is_empty() {
