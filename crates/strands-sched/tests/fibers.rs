@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{run, runtime, spawn, spawn_at, stress};
+use common::{fibers, run, runtime, spawn, spawn_at, stress};
 use strands_sched::{
     Cancelled, SpawnOptions, sleep_until, spawn_local, unblock, uncancellable, worker_index,
     yield_now,
@@ -194,7 +194,10 @@ fn a_cancelled_fiber_unwinds_where_it_waits_and_may_be_shielded() {
 #[test]
 fn swallowed_cancels_come_again() {
     let runtime = runtime(1);
-    let fiber = spawn_at(&runtime, 0, || {
+    let started = Arc::new(AtomicBool::new(false));
+    let its = started.clone();
+    let fiber = spawn_at(&runtime, 0, move || {
+        its.store(true, SeqCst);
         let mut swallowed = 0;
         while swallowed < 3 {
             let caught = std::panic::catch_unwind(|| sleep_until(None));
@@ -203,7 +206,7 @@ fn swallowed_cancels_come_again() {
         }
         swallowed
     });
-    while runtime.live_fibers()[0] == 0 {
+    while !started.load(SeqCst) {
         std::thread::yield_now();
     }
     fiber.task().cancel();
@@ -216,18 +219,18 @@ fn a_million_spawns_finish() {
     let count = Arc::new(AtomicUsize::new(0));
     run(&runtime, || {
         for _ in 0..100 * stress() {
-            let fibers: Vec<_> = (0..10_000)
+            let batch: Vec<_> = (0..fibers(10_000))
                 .map(|_| {
                     let count = count.clone();
                     spawn(move || count.fetch_add(1, SeqCst))
                 })
                 .collect();
-            for fiber in fibers {
+            for fiber in batch {
                 fiber.join().unwrap();
             }
         }
     });
-    assert_eq!(count.load(SeqCst), 1_000_000 * stress());
+    assert_eq!(count.load(SeqCst), fibers(1_000_000) * stress());
 }
 
 #[test]
@@ -235,7 +238,8 @@ fn a_hundred_thousand_live_at_once() {
     let runtime = runtime(2);
     let live = Arc::new(AtomicUsize::new(0));
     let gate = Arc::new(AtomicBool::new(false));
-    let fibers: Vec<_> = (0..100_000)
+    let all = fibers(100_000);
+    let parked: Vec<_> = (0..all)
         .map(|i| {
             let (live, gate) = (live.clone(), gate.clone());
             spawn_at(&runtime, i % 2, move || {
@@ -246,13 +250,13 @@ fn a_hundred_thousand_live_at_once() {
             })
         })
         .collect();
-    while live.load(SeqCst) < 100_000 {
+    while live.load(SeqCst) < all {
         std::thread::yield_now();
     }
-    assert_eq!(runtime.live_fibers().iter().sum::<usize>(), 100_000);
+    assert_eq!(runtime.live_fibers().iter().sum::<usize>(), all);
     gate.store(true, SeqCst);
-    for fiber in &fibers {
+    for fiber in &parked {
         strands_sched::unpark_token(fiber.task());
     }
-    fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+    parked.into_iter().for_each(|fiber| fiber.join().unwrap());
 }

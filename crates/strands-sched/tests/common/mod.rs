@@ -46,6 +46,11 @@ pub fn stress() -> usize {
     std::env::var("STRANDS_STRESS").map_or(1, |text| text.parse().expect("STRANDS_STRESS"))
 }
 
+/// `count` fibers, or as many as there can be OS threads where each fiber is one.
+pub fn fibers(count: usize) -> usize {
+    if cfg!(strands_backend = "thread") { count / 100 } else { count }
+}
+
 /// A small generator (xorshift64*), so that a failure can be replayed by its seed.
 pub struct Random(pub u64);
 
