@@ -1,9 +1,10 @@
 //! The bare asymmetric form: `resume` runs a coroutine until it suspends or returns.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
@@ -16,9 +17,12 @@ use crate::unwind;
 /// The default size of a coroutine's stack, in bytes.
 pub const DEFAULT_STACK_BYTES: usize = 256 * 1024;
 
-/// A closure and control block of up to this size are part of the default stack; larger ones get
-/// room on top of it.
+/// A closure, control block, input and yield of up to this size together are part of the default
+/// stack; larger ones get room on top of it.
 const SMALL_BYTES: usize = 1024;
+
+/// What a coroutine that has ended hands over instead of the address of a yield.
+const RETURNED: usize = 0;
 
 /// A computation with a stack of its own, which runs only while it is being resumed.
 ///
@@ -50,9 +54,10 @@ const SMALL_BYTES: usize = 1024;
 /// suspend in it: a fiber parks as a whole, coroutines on its stack included.
 pub struct Coroutine<Input, Yield, Return> {
     control: NonNull<Control<Input, Return>>,
-    /// It takes inputs and gives yields, so it must not be used as one that takes fewer inputs. It
-    /// runs on the thread that made it: what its stack holds may be neither Send nor Sync.
-    values: PhantomData<(fn(Input) -> Yield, *mut ())>,
+    /// It consumes inputs: one for any `fn(&u8)` is not one for a `fn(&'static u8)`.
+    values: PhantomData<fn(Input) -> Yield>,
+    /// It runs on the thread that made it: what its stack holds may be neither Send nor Sync.
+    not_send: PhantomData<*mut ()>,
 }
 
 /// What [`Coroutine::resume`] came back with.
@@ -64,15 +69,16 @@ pub enum CoroutineResult<Yield, Return> {
     Return(Return),
 }
 
+/// How the coroutine left its resumer in charge. Nobody can look while it runs: `resume` borrows it
+/// exclusively.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// The closure lies below the control block; nothing has run.
     Fresh,
-    Running,
     Suspended,
     /// Suspended by a destructor during a panic: unwinding it would abort the process.
     SuspendedInPanic,
-    /// `result` is filled in.
+    /// `result` or `panic` is filled in, until `resume` takes it.
     Done,
 }
 
@@ -85,8 +91,9 @@ struct Control<Input, Return> {
     closure: *mut (),
     drop_closure: unsafe fn(*mut ()),
     first_input: *const Input,
-    /// Filled in when the state becomes `Done`.
-    result: MaybeUninit<thread::Result<Return>>,
+    /// Filled in when the state becomes `Done`, unless `panic` is.
+    result: MaybeUninit<Return>,
+    panic: Option<Box<dyn Any + Send>>,
 }
 
 /// The part of the control block that suspending needs, whatever the coroutine returns.
@@ -100,7 +107,7 @@ struct Link {
 
 impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Return> {
     /// A coroutine that will run `f`, on a new stack of [`DEFAULT_STACK_BYTES`] plus what a large
-    /// closure needs.
+    /// closure and large values need.
     ///
     /// # Panics
     ///
@@ -110,8 +117,8 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     where
         F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
     {
-        let stack =
-            stack_for::<F, Control<Input, Return>>().expect("failed to map a coroutine's stack");
+        let stack = stack_for::<F, (Input, Yield), Control<Input, Return>>()
+            .expect("failed to map a coroutine's stack");
         Self::with_stack(stack, f)
     }
 
@@ -145,7 +152,8 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
             closure: closure.as_ptr().cast(),
             drop_closure: drop_closure::<F>,
             first_input: ptr::null(),
-            result: MaybeUninit::<thread::Result<Return>>::uninit(),
+            result: MaybeUninit::uninit(),
+            panic: None,
         };
         // SAFETY: `closure` is aligned to 16 and the end of what is left of the stack, which
         // stays mapped until the coroutine is done (or for ever).
@@ -156,7 +164,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
             closure.write(f);
             control.write(block);
         }
-        Coroutine { control, values: PhantomData }
+        Coroutine { control, values: PhantomData, not_send: PhantomData }
     }
 
     /// Runs the coroutine with `input` until it suspends or returns.
@@ -171,23 +179,26 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
         // SAFETY: the control block lives as long as `self`; the coroutine touches it only while
         // it runs, that is inside `proceed`.
         unsafe {
+            let input = ManuallyDrop::new(input);
             let arg = match (*control).link.state {
-                State::Suspended | State::SuspendedInPanic => (&raw const input) as usize,
+                State::Suspended | State::SuspendedInPanic => (&raw const *input) as usize,
                 State::Fresh => {
-                    (*control).first_input = &raw const input;
+                    (*control).first_input = &raw const *input;
                     control as usize
                 }
-                State::Done => panic!("a coroutine that has returned was resumed"),
+                State::Done => {
+                    drop(ManuallyDrop::into_inner(input));
+                    panic!("a coroutine that has returned was resumed")
+                }
             };
-            let input = ManuallyDrop::new(input);
             let yielded = Self::proceed(control, arg);
             if yielded != RETURNED {
                 // The coroutine's frame holds the value, and leaves it to us.
                 return CoroutineResult::Yield(ptr::read(yielded as *const Yield));
             }
-            match (*control).result.assume_init_read() {
-                Ok(value) => CoroutineResult::Return(value),
-                Err(payload) => panic::resume_unwind(payload),
+            match (*control).panic.take() {
+                None => CoroutineResult::Return((*control).result.assume_init_read()),
+                Some(payload) => panic::resume_unwind(payload),
             }
         }
     }
@@ -200,8 +211,8 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
 }
 
 impl<Input, Yield, Return> Coroutine<Input, Yield, Return> {
-    /// Switches to the coroutine, handing over `arg`; returns the address of what it yielded, if
-    /// it suspended.
+    /// Switches to the coroutine, handing over `arg`; returns the address of what it yielded if
+    /// it suspended, else [`RETURNED`].
     ///
     /// # Safety
     ///
@@ -210,9 +221,8 @@ impl<Input, Yield, Return> Coroutine<Input, Yield, Return> {
     #[inline(always)]
     unsafe fn proceed(control: *mut Control<Input, Return>, arg: usize) -> usize {
         // SAFETY: the coroutine's context was started, or saved by `suspend`, and not switched to
-        // since (its state says so); ours is saved here and switched to once, by the coroutine.
+        // since: the caller's promise. Ours is saved here and switched to once, by the coroutine.
         unsafe {
-            (*control).link.state = State::Running;
             switch(&raw mut (*control).link.resumer, &raw const (*control).link.coroutine, arg)
         }
     }
@@ -222,26 +232,28 @@ impl<Input, Yield, Return> Drop for Coroutine<Input, Yield, Return> {
     fn drop(&mut self) {
         let control = self.control.as_ptr();
         // SAFETY: nobody else refers to the block: the coroutine is not running, and after the
-        // match its frames are gone, or its stack is leaked.
+        // match its frames are gone, or its stack is leaked. The stack is moved out first, so that
+        // a destructor that panics here leaks nothing.
         unsafe {
+            let stack = ManuallyDrop::take(&mut (*control).stack);
             match (*control).link.state {
                 State::Done => {}
-                State::Fresh => {
-                    ((*control).drop_closure)((*control).closure);
-                }
+                State::Fresh => ((*control).drop_closure)((*control).closure),
                 State::Suspended if unwind::CAN_UNWIND => {
                     (*control).link.unwind = true;
-                    Self::proceed(control, 0);
-                    if (*control).link.state != State::Done {
-                        return; // Swallowed: leak it.
+                    if Self::proceed(control, 0) != RETURNED {
+                        return mem::forget(stack); // Swallowed.
                     }
                     // The forced unwinding's own payload, or what a `catch_unwind` made of it.
-                    drop((*control).result.assume_init_read());
+                    match (*control).panic.take() {
+                        None => (*control).result.assume_init_drop(),
+                        Some(payload) => drop(payload),
+                    }
                 }
-                State::Suspended | State::SuspendedInPanic => return,
-                State::Running => unreachable!("dropped by itself"),
+                State::Suspended | State::SuspendedInPanic => return mem::forget(stack),
             }
-            drop(ManuallyDrop::take(&mut (*control).stack));
+            ptr::drop_in_place(&raw mut (*control).link);
+            drop(stack);
         }
     }
 }
@@ -302,16 +314,18 @@ where
         // SAFETY: `resume` hands over the block's address, which is not null.
         Suspender { link: unsafe { NonNull::new_unchecked(control.cast()) }, values: PhantomData };
     // SAFETY: the state was Fresh, so the closure is there, and is moved out this once; the
-    // resumer put its input's address in place and forgets the input.
-    let result = panic::catch_unwind(AssertUnwindSafe(|| unsafe {
+    // resumer put its input's address in place and forgets the input. Nobody else touches the
+    // result. It is written in place: it may be large.
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| unsafe {
         let closure = (*control).closure.cast::<F>();
-        closure.read()(&suspender, (*control).first_input.read())
+        let result = closure.read()(&suspender, (*control).first_input.read());
+        (*control).result.write(result);
     }));
     // SAFETY: the block outlives this frame, and the resumer waits for us to leave.
     unsafe {
-        (*control).result.write(result);
+        (*control).panic = caught.err();
         (*control).link.state = State::Done;
-        Exit { next: &raw const (*control).link.resumer, arg: 0 }
+        Exit { next: &raw const (*control).link.resumer, arg: RETURNED }
     }
 }
 
@@ -331,10 +345,11 @@ fn carve<T>(end: NonNull<u8>) -> NonNull<T> {
     end.with_addr(address).cast()
 }
 
-/// A stack with room for its control block and closure beside the default size.
-fn stack_for<F, Block>() -> io::Result<Stack> {
+/// A stack with room for its control block, closure and values beside the default size.
+fn stack_for<F, Values, Block>() -> io::Result<Stack> {
     let fixed = size_of::<F>() + align_of::<F>() + size_of::<Block>() + align_of::<Block>();
-    // A large closure is moved to the frame that runs it, and once more by an unoptimised build.
-    let extra = if fixed <= SMALL_BYTES { 0 } else { fixed.saturating_mul(4) };
+    // Large ones are moved from frame to frame, by an unoptimised build several times each.
+    let bytes = fixed.saturating_add(size_of::<Values>());
+    let extra = if bytes <= SMALL_BYTES { 0 } else { bytes.saturating_mul(8) };
     Stack::new(DEFAULT_STACK_BYTES.saturating_add(extra))
 }

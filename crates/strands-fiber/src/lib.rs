@@ -15,3 +15,7 @@ mod unwind;
 
 pub use coroutine::{Coroutine, CoroutineResult, DEFAULT_STACK_BYTES, Suspender};
 pub use unwind::CAN_UNWIND;
+
+#[cfg(doctest)]
+#[doc = include_str!("../tests/compile_fail.md")]
+struct CompileFail;

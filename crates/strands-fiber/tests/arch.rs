@@ -1,0 +1,315 @@
+//! The switch itself: registers, control words, the state that an entry finds.
+
+use std::arch::asm;
+use std::hint::black_box;
+
+use strands_fiber::arch::{Context, Exit, prefetch, switch};
+use strands_fiber::stack::Stack;
+use strands_fiber::{Coroutine, CoroutineResult, Suspender};
+
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Two parties that switch to each other.
+struct Pair {
+    main: Context,
+    other: Context,
+    sum: usize,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        Pair { main: Context::default(), other: Context::default(), sum: 0 }
+    }
+}
+
+unsafe extern "C" fn add_up(arg: usize) -> Exit {
+    let pair = std::ptr::with_exposed_provenance_mut::<Pair>(arg);
+    let mut number = 0;
+    loop {
+        // SAFETY: `main` saved its context and waits in it; the pair outlives both parties.
+        unsafe {
+            (*pair).sum += number;
+            if number == usize::MAX / 2 {
+                return Exit { next: &raw const (*pair).main, arg: 77 };
+            }
+            number = switch(&raw mut (*pair).other, &raw const (*pair).main, (*pair).sum);
+        }
+    }
+}
+
+#[test]
+fn two_contexts_switch_to_each_other() {
+    let stack = Stack::new(STACK_BYTES).unwrap();
+    let mut pair = Pair::new();
+    let pair = &raw mut pair;
+    // SAFETY: the stack is used by nobody else and outlives the party, which exits below. `other`
+    // was started, and afterwards saved, whenever it is switched to.
+    unsafe {
+        (*pair).other.start(stack.top(), add_up);
+        let to_other = |arg| switch(&raw mut (*pair).main, &raw const (*pair).other, arg);
+        assert_eq!(to_other(pair.expose_provenance()), 0);
+        for number in 1..=1000 {
+            assert_eq!(to_other(number), number * (number + 1) / 2);
+            prefetch((*pair).other.stack_pointer());
+        }
+        assert_eq!(to_other(usize::MAX / 2), 77);
+    }
+}
+
+/// A ring in which everyone switches to the next; the last exits to the one who began.
+struct Ring {
+    contexts: Vec<Context>,
+    visits: Vec<usize>,
+}
+
+const RING: usize = 50;
+const ROUNDS: usize = 100;
+
+unsafe extern "C" fn ring_member(arg: usize) -> Exit {
+    let ring = std::ptr::with_exposed_provenance_mut::<Ring>(arg);
+    // SAFETY: one party runs at a time, and the ring outlives all. Every context but ours has been
+    // started or saved, as everyone leaves by a switch.
+    unsafe {
+        let me = (*ring).visits.iter().position(|&visits| visits == 0).unwrap();
+        let contexts = (&raw mut (*ring).contexts).as_mut().unwrap().as_mut_ptr();
+        let next = contexts.add((me + 1) % (RING + 1));
+        for _ in 1..ROUNDS {
+            (&mut (*ring).visits)[me] += 1;
+            switch(contexts.add(me), next, arg);
+        }
+        (&mut (*ring).visits)[me] += 1;
+        Exit { next, arg }
+    }
+}
+
+#[test]
+fn a_ring_of_contexts_goes_round() {
+    let stacks: Vec<_> = (0..RING).map(|_| Stack::new(STACK_BYTES).unwrap()).collect();
+    let mut ring = Ring {
+        contexts: std::iter::repeat_with(Context::new).take(RING + 1).collect(),
+        visits: vec![0; RING],
+    };
+    for (context, stack) in ring.contexts.iter_mut().zip(&stacks) {
+        // SAFETY: each has a stack of its own, which outlives it: all exit below.
+        unsafe { context.start(stack.top(), ring_member) };
+    }
+    let ring = &raw mut ring;
+    for _ in 0..ROUNDS {
+        // SAFETY: the first context has been started or saved; ours is the last in the ring.
+        unsafe {
+            let contexts = (&raw mut (*ring).contexts).as_mut().unwrap().as_mut_ptr();
+            switch(contexts.add(RING), contexts, ring.expose_provenance());
+        }
+    }
+    // SAFETY: the others have exited.
+    assert_eq!(unsafe { &(*ring).visits }, &[ROUNDS; RING]);
+}
+
+/// Keeps more values alive across each suspension than there are registers of either kind.
+fn churn(seed: u64, mut pause: impl FnMut()) -> (u64, f64) {
+    let mut whole = [0u64; 20].map(|_| seed);
+    let mut real = [0f64; 20].map(|_| seed as f64);
+    for round in 0..50 {
+        for index in 0..20 {
+            whole[index] = whole[index].rotate_left(5) ^ whole[(index + 7) % 20] ^ index as u64;
+            real[index] = real[index] * 0.5 + real[(index + 3) % 20] * 0.25 + round as f64;
+        }
+        pause();
+    }
+    (whole.iter().fold(0, |all, one| all ^ one), real.iter().sum())
+}
+
+#[test]
+fn both_sides_keep_their_registers() {
+    let alone = |seed| churn(seed, || ());
+    let mut coroutine = Coroutine::<(), (), (u64, f64)>::new(|suspender, ()| {
+        churn(black_box(1), || suspender.suspend(()))
+    });
+    let outside = churn(black_box(2), || {
+        assert_eq!(coroutine.resume(()), CoroutineResult::Yield(()));
+    });
+    assert_eq!(outside, alone(2));
+    assert_eq!(coroutine.resume(()), CoroutineResult::Return(alone(1)));
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    use super::*;
+
+    const MXCSR_INITIAL: u32 = 0x1f80;
+    const X87_INITIAL: u16 = 0x037f;
+    const FLUSH_TO_ZERO: u32 = 1 << 15;
+    const ROUND_UP: u32 = 0b10 << 13;
+    const ROUND_DOWN: u32 = 0b01 << 13;
+    const DENORMALS_ARE_ZERO: u32 = 1 << 6;
+    const STICKY: u32 = 0x3f;
+    const X87_DOUBLE: u16 = 0x027f;
+    const X87_ROUND_UP: u16 = 0x0b7f;
+
+    /// The control bits of MXCSR, and the x87 control word.
+    fn control() -> (u32, u16) {
+        let (mut mxcsr, mut x87) = (0u32, 0u16);
+        // SAFETY: both instructions only write to the places named.
+        unsafe {
+            asm!("stmxcsr [{}]", "fnstcw [{}]", in(reg) &raw mut mxcsr, in(reg) &raw mut x87)
+        };
+        (mxcsr & !STICKY, x87)
+    }
+
+    /// Other settings than the initial ones may not be in force where Rust does floating point:
+    /// the tests do theirs in assembly.
+    fn set_control((mxcsr, x87): (u32, u16)) {
+        // SAFETY: exceptions stay masked; nothing here computes with floats but `third`.
+        unsafe { asm!("ldmxcsr [{}]", "fldcw [{}]", in(reg) &mxcsr, in(reg) &x87) };
+    }
+
+    /// 1/3 as the current rounding mode has it.
+    fn third() -> u64 {
+        let bits: u64;
+        // SAFETY: computes in two registers.
+        unsafe {
+            asm!(
+                "movq {a}, {one}", "movq {b}, {three}", "divsd {a}, {b}", "movq {bits}, {a}",
+                a = out(xmm_reg) _, b = out(xmm_reg) _, bits = lateout(reg) bits,
+                one = in(reg) 1f64.to_bits(), three = in(reg) 3f64.to_bits(),
+            );
+        }
+        bits
+    }
+
+    #[test]
+    fn each_coroutine_has_its_own_control_words() {
+        let before = control();
+        let mut settings = vec![(MXCSR_INITIAL, X87_INITIAL)];
+        for bits in [FLUSH_TO_ZERO, ROUND_UP, ROUND_DOWN, DENORMALS_ARE_ZERO] {
+            for x87 in [X87_INITIAL, X87_DOUBLE, X87_ROUND_UP] {
+                settings.push((MXCSR_INITIAL | bits, x87));
+            }
+        }
+        let make = |setting: (u32, u16)| {
+            Coroutine::<(), (u32, u16), ()>::new(move |suspender: &Suspender<_, _>, ()| {
+                set_control(setting);
+                let expected = third();
+                for _ in 0..3 {
+                    suspender.suspend(control());
+                    assert_eq!(control(), setting);
+                    assert_eq!(third(), expected);
+                }
+            })
+        };
+        let mut coroutines: Vec<_> = settings.iter().map(|&setting| make(setting)).collect();
+        for _ in 0..3 {
+            for (coroutine, &setting) in coroutines.iter_mut().zip(&settings) {
+                assert_eq!(coroutine.resume(()), CoroutineResult::Yield(setting));
+                assert_eq!(control(), before);
+            }
+        }
+        // Ours may differ too, and change between resumptions.
+        for (coroutine, &setting) in coroutines.iter_mut().zip(&settings) {
+            let ours = (MXCSR_INITIAL | ROUND_UP, setting.1);
+            set_control(ours);
+            let (result, after) = (coroutine.resume(()), control());
+            set_control(before);
+            assert_eq!(result, CoroutineResult::Return(()), "{setting:x?}");
+            assert_eq!(after, ours, "after an exit");
+        }
+    }
+
+    #[test]
+    fn forced_unwinding_restores_the_resumers_control_words() {
+        let before = control();
+        let mut coroutine = Coroutine::<(), (), ()>::new(|suspender, ()| {
+            set_control((MXCSR_INITIAL | ROUND_DOWN, X87_DOUBLE));
+            suspender.suspend(());
+        });
+        assert_eq!(coroutine.resume(()), CoroutineResult::Yield(()));
+        assert_eq!(control(), before);
+        drop(coroutine);
+        assert_eq!(control(), before);
+    }
+
+    /// What only a stack of our own has: an OS thread starts with its maker's control words.
+    #[cfg(not(strands_backend = "thread"))]
+    mod entry {
+        use super::*;
+
+        #[test]
+        fn a_coroutine_starts_with_the_initial_control_words() {
+            let before = control();
+            let mut coroutine = Coroutine::<(), (), (u32, u16)>::new(|_, ()| control());
+            set_control((MXCSR_INITIAL | ROUND_UP | FLUSH_TO_ZERO, X87_DOUBLE));
+            let result = coroutine.resume(());
+            set_control(before);
+            assert_eq!(result, CoroutineResult::Return((MXCSR_INITIAL, X87_INITIAL)));
+        }
+
+        #[repr(C)]
+        struct Seen {
+            main: Context,
+            other: Context,
+            rsp: usize,
+            rbp: usize,
+            flags: usize,
+        }
+
+        /// Notes the registers as the entry finds them, and exits to `main`, which comes first.
+        #[unsafe(naked)]
+        unsafe extern "C" fn note(_arg: usize) -> Exit {
+            std::arch::naked_asm!(
+                "mov [rdi + {rsp}], rsp",
+                "mov [rdi + {rbp}], rbp",
+                "pushfq",
+                "pop [rdi + {flags}]",
+                "mov rax, rdi",
+                "mov edx, 5",
+                "ret",
+                rsp = const std::mem::offset_of!(Seen, rsp),
+                rbp = const std::mem::offset_of!(Seen, rbp),
+                flags = const std::mem::offset_of!(Seen, flags),
+            )
+        }
+
+        #[test]
+        fn an_entry_finds_what_the_abi_promises() {
+            let stack = Stack::new(STACK_BYTES).unwrap();
+            let (main, other) = (Context::new(), Context::new());
+            let mut seen = Seen { main, other, rsp: 0, rbp: 1, flags: 0 };
+            let at = &raw mut seen;
+            // SAFETY: the stack outlives the party, which exits at once.
+            let exit = unsafe {
+                (*at).other.start(stack.top(), note);
+                switch(&raw mut (*at).main, &raw const (*at).other, at.expose_provenance())
+            };
+            assert_eq!(exit, 5);
+            assert_eq!(seen.rsp % 16, 8, "16-aligned but for the return address");
+            assert!(stack.contains(seen.rsp));
+            assert_eq!(seen.rbp, 0, "ends a walk by frame pointers");
+            assert_eq!(seen.flags & (1 << 10), 0, "string instructions go upwards");
+        }
+
+        #[test]
+        fn locals_of_a_coroutine_are_aligned() {
+            #[repr(align(16))]
+            struct Aligned {
+                _words: [u64; 2],
+            }
+            let mut coroutine = Coroutine::<(), (), u64>::new(|suspender, ()| {
+                let value = black_box(Aligned { _words: [3, 4] });
+                suspender.suspend(());
+                let sum: u64;
+                // SAFETY: `movaps` reads the 16 bytes of `value`, and faults if they are unaligned.
+                unsafe {
+                    asm!(
+                        "movaps {x}, [{at}]", "movq {sum}, {x}", "punpckhqdq {x}, {x}",
+                        "movq {high}, {x}", "add {sum}, {high}",
+                        at = in(reg) &value, x = out(xmm_reg) _, sum = out(reg) sum,
+                        high = out(reg) _,
+                    );
+                }
+                sum
+            });
+            assert_eq!(coroutine.resume(()), CoroutineResult::Yield(()));
+            assert_eq!(coroutine.resume(()), CoroutineResult::Return(7));
+        }
+    }
+}
