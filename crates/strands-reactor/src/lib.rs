@@ -1,1 +1,21 @@
 //! The reactor of strands: turns an I/O operation into park and result.
+//!
+//! Read in this order: [`op`](Source::perform) (the shape of every operation: try, enrol, park,
+//! retry), `source` (a descriptor with its waiters, and the races that could lose one), `slot`
+//! (where the waiters are kept, so that a late event finds nothing instead of freed memory),
+//! `reactor` (what a worker waits in), `backend` (the operating system's interface to all this),
+//! `thread_wait` (how plain threads wait), `fork` (why a forked child must not).
+
+mod backend;
+mod fork;
+mod op;
+mod reactor;
+mod slot;
+mod source;
+mod thread_wait;
+
+pub use fork::in_child as in_forked_child;
+pub use op::{First, Limit, Request};
+pub use reactor::{Backend, driver_factory};
+pub use slot::Direction;
+pub use source::{Source, closed_error};

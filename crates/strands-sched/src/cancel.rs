@@ -19,11 +19,33 @@ use crate::task::Header;
 use crate::worker::Worker;
 
 /// The payload that a cancelled fiber unwinds with, and that its join handle returns.
-pub struct Cancelled(());
+pub struct Cancelled {
+    /// The fiber that counts this payload, see [`cancelling`]; 0, which is nobody, if none does.
+    fiber: u64,
+}
 
 impl Cancelled {
+    /// For the running fiber to unwind with.
     pub(crate) fn new() -> Cancelled {
-        Cancelled(())
+        current::with(|me| {
+            me.cancel_payloads.set(me.cancel_payloads.get() + 1);
+            Cancelled { fiber: me.id() }
+        })
+    }
+
+    /// What becomes of a fiber that was cancelled before it started: nothing unwinds.
+    pub(crate) fn before_start() -> Cancelled {
+        Cancelled { fiber: 0 }
+    }
+}
+
+impl Drop for Cancelled {
+    fn drop(&mut self) {
+        current::with(|me| {
+            if me.id() == self.fiber {
+                me.cancel_payloads.set(me.cancel_payloads.get() - 1);
+            }
+        });
     }
 }
 
@@ -46,6 +68,20 @@ impl std::error::Error for Cancelled {}
 #[cold]
 pub fn unwind() -> ! {
     panic::resume_unwind(Box::new(Cancelled::new()))
+}
+
+/// Whether the running fiber unwinds because it was cancelled, not because of a panic.
+///
+/// Ask it only where [`panicking`] says that the fiber unwinds. It goes by the payload: one
+/// that the fiber unwinds with exists. Who catches it may wait, lock, and go on with `resume_unwind`, as `scope` does:
+/// that is the cancel still. Who catches and drops it has ended it, and a panic after that is a
+/// panic. The limit: while a fiber *keeps* the payload of its cancel (or forgets it, or has another
+/// thread drop it), a panic of that fiber counts as the cancel.
+///
+/// Turned down: a flag that a suspension or a lock resets (a scope suspends between catching and
+/// going on), and to ask whether a cancel was ever requested (a fiber that caught it may go on).
+pub fn cancelling() -> bool {
+    current::with(|me| me.cancel_payloads.get() != 0)
 }
 
 /// Runs `f` with cancellation held back: it is delivered at the first suspension after.
@@ -89,11 +125,20 @@ pub(crate) enum Asked {
     Held,
 }
 
-/// Whether a cancel has been asked of the running party.
+/// Whether a cancel has been asked of the running party, or is on its way: a shutdown cancels one
+/// fiber after the other, and the first to end must not look like failures to the last.
 pub(crate) fn asked() -> Asked {
     current::with(|me| match current::worker() {
-        Some(worker) if me.cancel_requested() => {
-            if deliverable(me, worker) { Asked::Deliverable } else { Asked::Held }
+        Some(worker) if !me.is_thread() => {
+            // SAFETY: this is the worker's thread.
+            if unsafe { worker.shared() }.is_stopping() {
+                me.cancel();
+            }
+            match me.cancel_requested() {
+                false => Asked::No,
+                true if deliverable(me, worker) => Asked::Deliverable,
+                true => Asked::Held,
+            }
         }
         _ => Asked::No,
     })
@@ -101,8 +146,5 @@ pub(crate) fn asked() -> Asked {
 
 /// Whether a cancel asked of the running fiber may unwind it from here.
 pub(crate) fn deliverable(me: &Header, worker: &Worker) -> bool {
-    CAN_UNWIND
-        && me.cancel_requested()
-        && me.shield.get() == 0
-        && !worker.may_be_unwinding(me)
+    CAN_UNWIND && me.cancel_requested() && me.shield.get() == 0 && !worker.may_be_unwinding(me)
 }

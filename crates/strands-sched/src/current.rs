@@ -19,12 +19,11 @@ use crate::worker::{self, Worker};
 #[cfg(not(loom))]
 thread_local! {
     static CURRENT: Cell<*const Header> = const { Cell::new(ptr::null()) };
+    static OWN: Own = const { Own(Cell::new(None)) };
 }
 #[cfg(loom)]
 thread_local! {
     static CURRENT: Cell<*const Header> = Cell::new(ptr::null());
-}
-thread_local! {
     static OWN: Own = Own(Cell::new(None));
 }
 
@@ -33,7 +32,8 @@ struct Own(Cell<Option<TaskRef>>);
 
 impl Drop for Own {
     fn drop(&mut self) {
-        set(ptr::null());
+        // Under loom the word itself may be gone already.
+        let _ = CURRENT.try_with(|current| current.set(ptr::null()));
     }
 }
 
@@ -158,12 +158,12 @@ impl PlainThread {
     pub(crate) fn notify(&self) {
         let mut state = lock(&self.state);
         state.notified = true;
-        match state.alarm.clone() {
-            Some(alarm) => {
-                drop(state);
-                alarm.ring();
-            }
-            None => self.changed.notify_one(),
+        // Also beside an alarm: one may be left over from a wait that ended in a panic.
+        self.changed.notify_one();
+        let alarm = state.alarm.clone();
+        drop(state);
+        if let Some(alarm) = alarm {
+            alarm.ring();
         }
     }
 

@@ -13,35 +13,35 @@ use crate::task::TaskRef;
 use mock::{Injector, Steal, Stealer, Worker as Deque};
 
 /// One worker's own end.
-pub(crate) struct Fresh {
-    deque: Deque<TaskRef>,
+pub(crate) struct Fresh<T = TaskRef> {
+    deque: Deque<T>,
 }
 
 /// The end that others take from.
-pub(crate) struct Theirs {
-    stealer: Stealer<TaskRef>,
+pub(crate) struct Theirs<T = TaskRef> {
+    stealer: Stealer<T>,
 }
 
 /// What was spawned from outside.
-pub(crate) struct Shared {
-    injector: Injector<TaskRef>,
+pub(crate) struct Shared<T = TaskRef> {
+    injector: Injector<T>,
 }
 
-impl Fresh {
-    pub(crate) fn new() -> (Fresh, Theirs) {
+impl<T> Fresh<T> {
+    pub(crate) fn new() -> (Fresh<T>, Theirs<T>) {
         let deque = Deque::new_lifo();
         let stealer = deque.stealer();
         (Fresh { deque }, Theirs { stealer })
     }
 
     #[inline]
-    pub(crate) fn push(&self, task: TaskRef) {
+    pub(crate) fn push(&self, task: T) {
         self.deque.push(task);
     }
 
     /// The newest.
     #[inline]
-    pub(crate) fn pop(&self) -> Option<TaskRef> {
+    pub(crate) fn pop(&self) -> Option<T> {
         self.deque.pop()
     }
 
@@ -55,28 +55,28 @@ impl Fresh {
     }
 
     /// Moves about half of `victim`'s, the oldest, here; true if there was anything.
-    pub(crate) fn steal_from(&self, victim: &Theirs) -> bool {
+    pub(crate) fn steal_from(&self, victim: &Theirs<T>) -> bool {
         retry(|| victim.stealer.steal_batch(&self.deque))
     }
 
     /// Moves some of what was spawned from outside here; true if there was anything.
-    pub(crate) fn steal_shared(&self, shared: &Shared) -> bool {
+    pub(crate) fn steal_shared(&self, shared: &Shared<T>) -> bool {
         retry(|| shared.injector.steal_batch(&self.deque))
     }
 }
 
-impl Theirs {
+impl<T> Theirs<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.stealer.is_empty()
     }
 }
 
-impl Shared {
-    pub(crate) fn new() -> Shared {
+impl<T> Shared<T> {
+    pub(crate) fn new() -> Shared<T> {
         Shared { injector: Injector::new() }
     }
 
-    pub(crate) fn push(&self, task: TaskRef) {
+    pub(crate) fn push(&self, task: T) {
         self.injector.push(task);
     }
 
@@ -86,7 +86,7 @@ impl Shared {
     }
 
     /// The oldest, for one who has no deque.
-    pub(crate) fn take(&self) -> Option<TaskRef> {
+    pub(crate) fn take(&self) -> Option<T> {
         loop {
             match self.injector.steal() {
                 Steal::Success(task) => return Some(task),
@@ -109,13 +109,14 @@ fn retry(mut steal: impl FnMut() -> Steal<()>) -> bool {
 
 /// The deque under loom, which cannot look into crossbeam's: the same operations under a lock.
 ///
-/// The models check this crate's protocol around the deque, not the deque.
+/// The models check this crate's protocol around the deque, not the deque. `is_empty` takes no lock and orders
+/// no more than an acquire load does, so that nobody relies on more.
 #[cfg(loom)]
 mod mock {
     use std::collections::VecDeque;
     use std::sync::Arc;
 
-    use crate::atomic::{Mutex, lock};
+    use crate::atomic::{Acquire, AtomicUsize, Mutex, Release, lock};
 
     #[allow(dead_code, reason = "the shape of crossbeam's")]
     pub(super) enum Steal<T> {
@@ -124,67 +125,87 @@ mod mock {
         Retry,
     }
 
-    pub(super) struct Worker<T>(Arc<Mutex<VecDeque<T>>>);
-    pub(super) struct Stealer<T>(Arc<Mutex<VecDeque<T>>>);
-    pub(super) struct Injector<T>(Mutex<VecDeque<T>>);
+    struct Queue<T> {
+        items: Mutex<VecDeque<T>>,
+        len: AtomicUsize,
+    }
+
+    pub(super) struct Worker<T>(Arc<Queue<T>>);
+    pub(super) struct Stealer<T>(Arc<Queue<T>>);
+    pub(super) struct Injector<T>(Queue<T>);
+
+    impl<T> Queue<T> {
+        fn new() -> Self {
+            Queue { items: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
+        }
+
+        fn with<R>(&self, f: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
+            let mut items = lock(&self.items);
+            let result = f(&mut items);
+            self.len.store(items.len(), Release);
+            result
+        }
+
+        fn len(&self) -> usize {
+            self.len.load(Acquire)
+        }
+
+        fn batch(&self, thief: &Worker<T>, share: fn(usize) -> usize) -> Steal<()> {
+            let taken: Vec<T> = self.with(|items| items.drain(..share(items.len())).collect());
+            // They are on their way: nobody sees them.
+            if taken.is_empty() {
+                return Steal::Empty;
+            }
+            taken.into_iter().for_each(|item| thief.push(item));
+            Steal::Success(())
+        }
+    }
 
     impl<T> Worker<T> {
         pub(super) fn new_lifo() -> Self {
-            Worker(Arc::new(Mutex::new(VecDeque::new())))
+            Worker(Arc::new(Queue::new()))
         }
         pub(super) fn stealer(&self) -> Stealer<T> {
             Stealer(self.0.clone())
         }
         pub(super) fn push(&self, item: T) {
-            lock(&self.0).push_back(item);
+            self.0.with(|items| items.push_back(item));
         }
         pub(super) fn pop(&self) -> Option<T> {
-            lock(&self.0).pop_back()
+            self.0.with(VecDeque::pop_back)
         }
         pub(super) fn len(&self) -> usize {
-            lock(&self.0).len()
+            self.0.len()
         }
         pub(super) fn is_empty(&self) -> bool {
-            lock(&self.0).is_empty()
+            self.0.len() == 0
         }
     }
 
     impl<T> Stealer<T> {
         pub(super) fn is_empty(&self) -> bool {
-            lock(&self.0).is_empty()
+            self.0.len() == 0
         }
         pub(super) fn steal_batch(&self, thief: &Worker<T>) -> Steal<()> {
-            batch(&self.0, thief)
+            self.0.batch(thief, |len| len.div_ceil(2))
         }
     }
 
     impl<T> Injector<T> {
         pub(super) fn new() -> Self {
-            Injector(Mutex::new(VecDeque::new()))
+            Injector(Queue::new())
         }
         pub(super) fn push(&self, item: T) {
-            lock(&self.0).push_back(item);
+            self.0.with(|items| items.push_back(item));
         }
         pub(super) fn is_empty(&self) -> bool {
-            lock(&self.0).is_empty()
+            self.0.len() == 0
         }
         pub(super) fn steal(&self) -> Steal<T> {
-            lock(&self.0).pop_front().map_or(Steal::Empty, Steal::Success)
+            self.0.with(VecDeque::pop_front).map_or(Steal::Empty, Steal::Success)
         }
         pub(super) fn steal_batch(&self, thief: &Worker<T>) -> Steal<()> {
-            batch(&self.0, thief)
+            self.0.batch(thief, |len| len) // It may be all.
         }
-    }
-
-    fn batch<T>(from: &Mutex<VecDeque<T>>, thief: &Worker<T>) -> Steal<()> {
-        let mut from = lock(from);
-        let half = from.len().div_ceil(2);
-        let taken: Vec<T> = from.drain(..half).collect();
-        drop(from);
-        if taken.is_empty() {
-            return Steal::Empty;
-        }
-        taken.into_iter().for_each(|item| thief.push(item));
-        Steal::Success(())
     }
 }

@@ -16,12 +16,73 @@ pub(crate) struct Idle {
     searching: AtomicUsize,
 }
 
+/// What the protocol asks of a worker that has nothing to do.
+pub(crate) trait Worker {
+    /// Whether a fresh fiber lies outside or at another worker.
+    fn sees_work(&self) -> bool;
+
+    /// Moves fresh fibers here from where they lie; true if there were any.
+    fn take_work(&self) -> bool;
+
+    /// How many fresh fibers lie at this worker.
+    fn fresh_here(&self) -> usize;
+
+    /// There are more of them here than it starts at once, and others sleep.
+    fn offer(&self);
+
+    /// Waits until somebody reaches this worker, unless somebody has since it last looked.
+    fn sleep(&self);
+
+    /// Makes another worker look around.
+    fn poke(&self, other: usize);
+}
+
 impl Idle {
     pub(crate) fn new() -> Idle {
         Idle {
             sleepers: Mutex::new(Vec::new()),
             count: AtomicUsize::new(0),
             searching: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes fresh fibers from others; true if there were any.
+    pub(crate) fn steal(&self, worker: &impl Worker) -> bool {
+        let found = worker.take_work();
+        if found {
+            self.moved(worker);
+        }
+        found
+    }
+
+    /// Fresh fibers were moved to `worker`, which starts one of them next.
+    pub(crate) fn moved(&self, worker: &impl Worker) {
+        // On their way they lay nowhere, so one that fell asleep meanwhile has not seen them.
+        if worker.fresh_here() > 1 && self.anyone_asleep() {
+            worker.offer();
+        }
+    }
+
+    /// Has `worker` sleep, unless there is something to do.
+    pub(crate) fn rest(&self, index: usize, worker: &impl Worker) {
+        self.announce(index);
+        if !worker.sees_work() {
+            worker.sleep();
+        }
+        if self.retract(index) {
+            self.search(worker);
+        }
+    }
+
+    /// `worker` has been chosen to search.
+    fn search(&self, worker: &impl Worker) {
+        worker.take_work();
+        self.search_ended();
+        // Pass it on, if there is more than this one takes. Who published while we searched has
+        // left that to us.
+        let more = worker.fresh_here() > 1 || worker.sees_work();
+        if more && let Some(sleeper) = self.choose() {
+            worker.poke(sleeper);
         }
     }
 
@@ -37,7 +98,7 @@ impl Idle {
     }
 
     /// `worker` does not sleep (any more). True: it has been chosen to search.
-    pub(crate) fn retract(&self, worker: usize) -> bool {
+    fn retract(&self, worker: usize) -> bool {
         let mut sleepers = lock(&self.sleepers);
         let place = sleepers.iter().position(|&sleeper| sleeper == worker);
         if let Some(place) = place {
@@ -73,8 +134,13 @@ impl Idle {
     ///
     /// Before it goes on it must look (or [`choose`](Self::choose)) once more: who published work
     /// in between relied on it.
-    pub(crate) fn search_ended(&self) {
+    fn search_ended(&self) {
         self.searching.store(0, SeqCst);
         fence(SeqCst);
+    }
+
+    #[cfg(all(test, loom))]
+    pub(crate) fn is_searching(&self) -> bool {
+        self.searching.load(SeqCst) != 0
     }
 }

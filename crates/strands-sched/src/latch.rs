@@ -7,6 +7,7 @@
 //! the parker has been rung: its frame is never left while somebody may still look at it.
 
 use std::ptr;
+use std::time::Instant;
 
 use crate::atomic::{AcqRel, Acquire, AtomicPtr};
 use crate::park::{Op, Outcome, Parker};
@@ -73,18 +74,26 @@ impl Latch {
         if self.is_set() {
             return crate::park::charge();
         }
-        let parker = Parker::new();
-        let me = ptr::from_ref(&parker).cast_mut();
-        if self.word.compare_exchange(ptr::null_mut(), me, AcqRel, Acquire).is_err() {
-            return; // Set meanwhile: only the one waiter and the setter write.
-        }
-        let withdraw = || {
-            self.word.compare_exchange(me, ptr::null_mut(), AcqRel, Acquire).is_ok()
-        };
-        match parker.park(op, object, None, withdraw) {
+        match self.wait_deadline(op, object, None) {
             Outcome::Woken => {}
             Outcome::Cancelled => crate::cancel::unwind(),
             Outcome::TimedOut => unreachable!("no deadline was given"),
         }
+    }
+
+    /// Waits until it is set; else the latch is as it was, and may be waited for again.
+    pub(crate) fn wait_deadline(
+        &self,
+        op: &'static Op,
+        object: usize,
+        deadline: Option<Instant>,
+    ) -> Outcome {
+        let parker = Parker::new();
+        let me = ptr::from_ref(&parker).cast_mut();
+        if self.word.compare_exchange(ptr::null_mut(), me, AcqRel, Acquire).is_err() {
+            return Outcome::Woken; // Set meanwhile: only the one waiter and the setter write.
+        }
+        let withdraw = || self.word.compare_exchange(me, ptr::null_mut(), AcqRel, Acquire).is_ok();
+        parker.park(op, object, deadline, withdraw)
     }
 }

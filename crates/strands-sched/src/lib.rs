@@ -28,12 +28,12 @@ mod worker;
 #[cfg(all(test, loom))]
 mod models;
 
-pub use cancel::{Cancelled, panicking, uncancellable, unwind as cancel_unwind};
+pub use cancel::{Cancelled, cancelling, panicking, uncancellable, unwind as cancel_unwind};
 pub use current::{Alarm, with as with_current_task};
 pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver};
 pub use park::{
-    Op, Outcome, Parker, block_until, charge, park_token, sleep_until, unpark_token, wait_until,
-    yield_now,
+    Op, Outcome, Parker, Wake, block_until, charge, park_token, sleep_until, unpark_token,
+    wait_until, yield_now,
 };
 pub use runtime::{
     Builder, Placement, Runtime, Shared, SpawnOptions, Unfinished, UnfinishedFiber, with_driver,
@@ -44,4 +44,4 @@ pub use spawn::{LocalJoin, spawn, spawn_local, spawn_on};
 pub use strands_fiber::stack::GuardKind;
 pub use task::{Header, Join, TaskRef};
 pub use unblock::unblock;
-pub use wait_queue::{Locked, WaitQueue};
+pub use wait_queue::{Locked, Place, WaitQueue};

@@ -52,11 +52,26 @@ impl Monitor {
 
     #[cold]
     fn wake_up(&self) {
-        if self.state.compare_exchange(ASLEEP, WATCHING, SeqCst, SeqCst).is_ok() {
-            if let Some(thread) = self.thread.get() {
-                thread.unpark();
-            }
+        let woken = self.state.compare_exchange(ASLEEP, WATCHING, SeqCst, SeqCst).is_ok();
+        if woken && let Some(thread) = self.thread.get() {
+            thread.unpark();
         }
+    }
+
+    /// Declares the monitor asleep, unless it is stopped or `has_fresh` finds something to watch.
+    pub(crate) fn fall_asleep(&self, has_fresh: impl Fn() -> bool) {
+        let _ = self.state.compare_exchange(WATCHING, ASLEEP, SeqCst, SeqCst);
+        // Declared asleep before the last look: a spawner that saw us watching has published
+        // a fiber that we see.
+        fence(SeqCst);
+        if has_fresh() {
+            let _ = self.state.compare_exchange(ASLEEP, WATCHING, SeqCst, SeqCst);
+        }
+    }
+
+    #[cfg(all(test, loom))]
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.state.load(SeqCst) == ASLEEP
     }
 
     pub(crate) fn stop(&self) {
@@ -95,15 +110,8 @@ fn watch(shared: &Shared) {
         }
         quiet = if fresh { 0 } else { quiet + 1 };
         if quiet >= PATIENCE {
-            let state = &shared.monitor.state;
-            let _ = state.compare_exchange(WATCHING, ASLEEP, SeqCst, SeqCst);
-            // Declared asleep before the last look: a spawner that saw us watching has published
-            // a fiber that we see.
-            fence(SeqCst);
-            if shared.workers().iter().any(|worker| worker.has_fresh()) {
-                let _ = state.compare_exchange(ASLEEP, WATCHING, SeqCst, SeqCst);
-                quiet = 0;
-            }
+            shared.monitor.fall_asleep(|| shared.workers().iter().any(|worker| worker.has_fresh()));
+            quiet = 0;
         }
     }
 }

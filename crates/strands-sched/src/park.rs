@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::atomic::{AcqRel, Acquire, AtomicU32, backoff};
+use crate::atomic::{AcqRel, Acquire, AtomicU32, Relaxed, Release, backoff};
 use crate::cancel;
 use crate::current::{self, Alarm, PlainThread};
 use crate::task::{Header, TaskRef};
@@ -111,27 +111,39 @@ impl Parker {
     ///
     /// # Safety
     ///
-    /// The caller has taken `parker` out of where the waiter enrolled it (or holds the lock under
-    /// which the waiter would take it out), so that it has not been left. After the call it may be gone.
+    /// As for [`choose`](Self::choose).
     #[inline]
     pub unsafe fn unpark(parker: *const Parker) -> bool {
+        // SAFETY: passed on.
+        unsafe { Parker::choose(parker) }.is_some()
+    }
+
+    /// Decides that the waiter's wait has ended well, unless it gave up first. The waiter is woken
+    /// when the [`Wake`] is dropped, which may be after a lock has been released.
+    ///
+    /// # Safety
+    ///
+    /// The caller has taken `parker` out of where the waiter enrolled it (or holds the lock under
+    /// which the waiter would take it out), so that it has not been left, and no other waker has
+    /// it. After the call it may be gone.
+    #[inline]
+    pub unsafe fn choose(parker: *const Parker) -> Option<Wake> {
         // SAFETY: the caller's promise; the frame stays until the word says RUNG.
         unsafe {
             let party = (*parker).party.as_ref();
             if current::on_worker(party.worker()) {
-                // The waiter cannot run before we suspend, so no reference is needed.
-                let won = (*parker).word.fetch_or(RUNG, AcqRel) == 0;
-                if won {
-                    party.wake();
+                // The waiter shares our thread and no other waker has the parker, so nobody else
+                // writes the word; and it cannot run before we suspend, so no reference is needed.
+                if (*parker).word.load(Relaxed) != 0 {
+                    return None;
                 }
-                return won;
+                (*parker).word.store(RUNG, Release);
+                party.wake();
+                return Some(Wake(None));
             }
             let party = TaskRef::to(party);
             let won = (*parker).word.fetch_or(RUNG, AcqRel) & WITHDRAWN == 0;
-            if won {
-                party.wake();
-            }
-            won
+            won.then(|| Wake(Some(party)))
         }
     }
 
@@ -161,6 +173,28 @@ impl Parker {
             }
         }
         outcome
+    }
+}
+
+/// A party that has been [chosen](Parker::choose). Dropping this wakes it.
+///
+/// To wake a party on another thread may take a system call: drop this after releasing locks.
+#[must_use = "a chosen party sleeps until this is dropped; drop it after releasing locks"]
+pub struct Wake(Option<TaskRef>);
+
+impl Wake {
+    /// Whether there is something left to do.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Drop for Wake {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(party) = &self.0 {
+            party.wake();
+        }
     }
 }
 

@@ -215,16 +215,16 @@ impl Shared {
             }
             (None, None) => {
                 match self.workers() {
-                    // SAFETY: the scheduler's reference goes with it; a fresh fiber's link is free.
-                    [only] => unsafe { only.send(task.into_raw()) },
+                    // SAFETY: this is the scheduler's reference, to a fresh fiber.
+                    [only] => unsafe { only.send_fresh(task) },
                     _ => {
                         self.injector.push(task);
                         if self.idle.anyone_asleep() {
                             self.wake_one();
                         }
+                        self.sweep_if_ended();
                     }
                 }
-                self.sweep_if_ended();
             }
             (Some(home), _) => {
                 task.set_home(home);
@@ -232,9 +232,8 @@ impl Shared {
                     // SAFETY: this is `home`'s thread.
                     unsafe { home.push_fresh(task) };
                 } else {
-                    // SAFETY: the scheduler's reference goes with it; a fresh fiber's link is free.
-                    unsafe { home.send(task.into_raw()) };
-                    self.sweep_if_ended();
+                    // SAFETY: this is the scheduler's reference, to a fresh fiber.
+                    unsafe { home.send_fresh(task) };
                 }
             }
         }
@@ -252,17 +251,20 @@ impl Shared {
 
     fn sweep(&self) {
         let mut left: Vec<TaskRef> = std::iter::from_fn(|| self.injector.take()).collect();
-        left.extend(self.workers().iter().flat_map(|worker| worker.take_leftovers()));
         left.extend(lock(&self.starved).drain(..));
-        for task in left {
-            if !task.is_started() {
-                task.cancel();
-                // SAFETY: fresh, and taken out of the queues by us alone; with the cancel set it
-                // only drops its closure, which is Send, as local fibers never leave their worker.
-                unsafe { task.run_closure() };
-            }
-        }
+        left.into_iter().for_each(discard);
     }
+}
+
+/// Ends a fiber that was accepted but that no worker is left to start.
+///
+/// The caller has taken it out of a queue, so it has the scheduler's reference.
+pub(crate) fn discard(task: TaskRef) {
+    debug_assert!(!task.is_started());
+    task.cancel();
+    // SAFETY: fresh, and ours alone; with the cancel set it only drops its closure, which is
+    // Send, as local fibers never leave their worker.
+    unsafe { task.run_closure() };
 }
 
 /// Says that accepted fibers wait for stacks that nobody holds.
@@ -658,7 +660,8 @@ impl Runtime {
 
     fn is_inside(&self) -> bool {
         // SAFETY: `worker` is that of this thread.
-        current::worker().is_some_and(|worker| Arc::ptr_eq(unsafe { worker.shared() }, &self.shared))
+        current::worker()
+            .is_some_and(|worker| Arc::ptr_eq(unsafe { worker.shared() }, &self.shared))
     }
 
     /// Refuses new fibers and cancels those that live.

@@ -19,7 +19,8 @@ use crate::task::{Join, TaskRef};
 
 /// Runs `f` with a scope to spawn in, and returns only after all that was spawned in it has ended.
 ///
-/// The scope that `f` sees is the caller's own type, made by [`ScopeFace::make`] from a [`Spawner`].
+/// The scope that `f` sees is the caller's own type, made by [`ScopeFace::make`] from a
+/// [`Spawner`].
 ///
 /// # Panics
 ///
@@ -93,8 +94,8 @@ impl<'scope> Spawner<'scope, '_> {
         T: Send + 'scope,
     {
         // SAFETY: only `scope` makes a spawner, for a 'scope that all callers must take as it
-        // comes: what outlives it outlives the call of `scope`, or is the face in its frame. `scope`
-        // waits for the children of this very `data` before it returns or unwinds.
+        // comes: what outlives it outlives the call of `scope`, or is the face in its frame.
+        // `scope` waits for the children of this very `data` before it returns or unwinds.
         unsafe { spawn::spawn_scoped(options, fallback, self.data, f) }
     }
 }

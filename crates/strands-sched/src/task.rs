@@ -58,6 +58,8 @@ pub struct Header {
     pub(crate) certain: Cell<bool>,
     /// How many `uncancellable` sections it is in.
     pub(crate) shield: Cell<u32>,
+    /// [`Cancelled`] payloads of it that exist; owner only, like `shield`.
+    pub(crate) cancel_payloads: Cell<u32>,
     /// Operations it may do without parking before it lets others run.
     pub(crate) budget: Cell<u32>,
     /// `thread::park`'s token.
@@ -133,6 +135,7 @@ impl Header {
             unwinding: Cell::new(false),
             certain: Cell::new(true),
             shield: Cell::new(0),
+            cancel_payloads: Cell::new(0),
             budget: Cell::new(0),
             token: AtomicU32::new(0),
             link: AtomicPtr::new(ptr::null_mut()),
@@ -186,8 +189,9 @@ impl Header {
         self.worker.load(Relaxed)
     }
 
+    /// Whether it is a whole OS thread: a plain one, or a worker on its own stack.
     #[inline(always)]
-    pub(crate) fn is_thread(&self) -> bool {
+    pub fn is_thread(&self) -> bool {
         // Set at birth, so any order will do.
         self.flags.load(Relaxed) & THREAD != 0
     }
@@ -208,12 +212,27 @@ impl Header {
         self.run.store(run as u8, Relaxed);
     }
 
+    /// Marks the fiber as ready if it is parked; says whether it was. Owner only.
+    #[inline(always)]
+    pub(crate) fn become_ready(&self) -> bool {
+        let parked = self.run() == Run::Parked;
+        if parked {
+            self.set_run(Run::Ready);
+        }
+        parked
+    }
+
     pub(crate) fn is_pinned(&self) -> bool {
         self.flags.load(Relaxed) & PINNED != 0
     }
 
     pub(crate) fn is_forwarded(&self) -> bool {
         self.flags.load(Relaxed) & FORWARDED != 0
+    }
+
+    /// Whether it was marked as forwarded; it is not any more.
+    pub(crate) fn take_forwarded(&self) -> bool {
+        self.is_forwarded() && self.flags.fetch_and(!FORWARDED, Relaxed) & FORWARDED != 0
     }
 
     pub(crate) fn set_forwarded(&self) {
@@ -487,10 +506,11 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
             let result = panic::catch_unwind(AssertUnwindSafe(move || {
                 if cancelled {
                     drop(f);
-                    panic::resume_unwind(Box::new(Cancelled::new()));
+                    return Err(Box::new(Cancelled::before_start()) as Box<dyn Any + Send>);
                 }
-                f()
+                Ok(f())
             }));
+            let result = result.and_then(|result| result);
             let mut unhandled = result.is_err();
             stage.write(Stage::Ended(result));
             if (*task).header.joined.set() == Set::Abandoned {

@@ -13,7 +13,7 @@ use std::ptr;
 use std::time::Instant;
 
 use crate::atomic::{Mutex, MutexGuard, lock};
-use crate::park::{Op, Outcome, Parker};
+use crate::park::{Op, Outcome, Parker, Wake};
 
 /// State `T` and the parties that wait for it to change; each carries a tag `W`.
 pub struct WaitQueue<T, W = ()> {
@@ -63,8 +63,9 @@ impl<T, W> WaitQueue<T, W> {
     }
 
     /// The state and the waiters. Do not wait while holding this.
+    #[inline]
     pub fn lock(&self) -> Locked<'_, T, W> {
-        Locked { inner: lock(&self.inner) }
+        Locked { queue: self, inner: lock(&self.inner) }
     }
 
     /// The state, without locking.
@@ -89,27 +90,11 @@ impl<T, W> WaitQueue<T, W> {
         tag: W,
         attempt: impl FnOnce(&mut T) -> Option<R>,
     ) -> Result<R, Outcome> {
-        let node = Node {
-            parker: Parker::new(),
-            tag,
-            previous: Cell::new(ptr::null_mut()),
-            next: Cell::new(ptr::null_mut()),
-            linked: Cell::new(false),
-        };
         let mut locked = self.lock();
         if let Some(value) = attempt(&mut locked.inner.state) {
             return Ok(value);
         }
-        // SAFETY: the node stays on this frame until `park` returns. By then it is out of the
-        // list: the waker that rang took it out, or the closure did.
-        unsafe { locked.inner.waiters.push(&node) };
-        drop(locked);
-        Err(node.parker.park(op, ptr::from_ref(self).addr(), deadline, || {
-            // SAFETY: the node is ours, and in this list or in none.
-            unsafe { self.lock().inner.waiters.remove(&node) };
-            // Under the lock nobody else looks at it, and now nobody can find it.
-            true
-        }))
+        Err(locked.wait(Place::Last, op, deadline, tag, || {}))
     }
 }
 
@@ -119,8 +104,18 @@ impl<T: std::fmt::Debug, W> std::fmt::Debug for WaitQueue<T, W> {
     }
 }
 
+/// Where in the line a waiter enrols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Behind all others.
+    Last,
+    /// Before all others: for one that was chosen before and came too late.
+    First,
+}
+
 /// A [`WaitQueue`]'s state and waiters, locked. Dereferences to the state.
 pub struct Locked<'a, T, W> {
+    queue: &'a WaitQueue<T, W>,
     inner: MutexGuard<'a, Inner<T, W>>,
 }
 
@@ -140,8 +135,84 @@ impl<T, W> std::ops::DerefMut for Locked<'_, T, W> {
 
 impl<T, W> Locked<'_, T, W> {
     /// Whether nobody waits.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.inner.waiters.first.is_null()
+    }
+
+    /// Gets in line, unlocks, calls `enrolled`, and waits until chosen. See [`WaitQueue::wait`].
+    ///
+    /// `enrolled` is for what may only be let go once the waiter can be found. A panic in it
+    /// aborts the process, as the waiter's frame must not be left while it is in line.
+    #[inline]
+    pub fn wait(
+        mut self,
+        place: Place,
+        op: &'static Op,
+        deadline: Option<Instant>,
+        tag: W,
+        enrolled: impl FnOnce(),
+    ) -> Outcome {
+        let node = Node {
+            parker: Parker::new(),
+            tag,
+            previous: Cell::new(ptr::null_mut()),
+            next: Cell::new(ptr::null_mut()),
+            linked: Cell::new(false),
+        };
+        let in_line = AbortOnUnwind;
+        // SAFETY: the node stays on this frame until `park` returns; an unwinding aborts. By then
+        // it is out of the list: the waker that rang took it out, or the closure did.
+        unsafe { self.inner.waiters.push(&node, place) };
+        let queue = self.queue;
+        drop(self);
+        enrolled();
+        let outcome = node.parker.park(op, ptr::from_ref(queue).addr(), deadline, || {
+            // SAFETY: the node is ours, and in this list or in none.
+            unsafe { queue.lock().inner.waiters.remove(&node) };
+            // Under the lock nobody else looks at it, and now nobody can find it.
+            true
+        });
+        std::mem::forget(in_line);
+        outcome
+    }
+
+    /// Takes the first waiter out of the line, and chooses it. None if nobody waits.
+    ///
+    /// `exchange` is called with its tag before the waiter can know, to pass something through the tag. If
+    /// the waiter turns out to have given up, `exchange` is called with the same tag once more,
+    /// which must undo the first call, and then with the next waiter's.
+    #[inline]
+    pub fn choose_first(&mut self, exchange: impl Fn(&W)) -> Option<Wake> {
+        loop {
+            let node = self.inner.waiters.first;
+            if node.is_null() {
+                return None;
+            }
+            // SAFETY: nodes in the list are alive while the lock is held. A waiter that was chosen
+            // may leave, so the node is not touched after that; one that gave up takes this lock
+            // before it leaves. Out of the list, so no other waker has it.
+            unsafe {
+                self.inner.waiters.remove(node);
+                exchange(&(*node).tag);
+                if let Some(wake) = Parker::choose(&raw const (*node).parker) {
+                    return Some(wake);
+                }
+                exchange(&(*node).tag);
+            }
+        }
+    }
+
+    /// Takes all waiters out of the line, and chooses them; how many, and those to be woken yet.
+    pub fn choose_all(&mut self) -> (usize, Vec<Wake>) {
+        let (mut chosen, mut remote) = (0, Vec::new());
+        while let Some(wake) = self.choose_first(|_| {}) {
+            chosen += 1;
+            if wake.is_pending() {
+                remote.push(wake);
+            }
+        }
+        (chosen, remote)
     }
 
     /// Wakes the first waiter whose tag suits; false if there is none.
@@ -174,22 +245,44 @@ impl<T, W> Locked<'_, T, W> {
     }
 }
 
+/// Lives while a node of this frame is in line.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    #[cold]
+    fn drop(&mut self) {
+        eprintln!(
+            "strands: a panic in the middle of a wait would leave a waiter in line; aborting"
+        );
+        std::process::abort();
+    }
+}
+
 impl<W> List<W> {
     /// # Safety
     ///
     /// `node` is in no list, and stays valid until it is removed.
-    unsafe fn push(&mut self, node: *const Node<W>) {
+    #[inline]
+    unsafe fn push(&mut self, node: *const Node<W>, place: Place) {
         let node = node.cast_mut();
+        let (previous, next) = match place {
+            Place::Last => (self.last, ptr::null_mut()),
+            Place::First => (ptr::null_mut(), self.first),
+        };
         // SAFETY: the caller's promise, and the list's nodes are alive under the lock.
         unsafe {
-            (*node).previous.set(self.last);
+            (*node).previous.set(previous);
+            (*node).next.set(next);
             (*node).linked.set(true);
-            match self.last.as_ref() {
-                Some(last) => last.next.set(node),
+            match previous.as_ref() {
+                Some(previous) => previous.next.set(node),
                 None => self.first = node,
             }
+            match next.as_ref() {
+                Some(next) => next.previous.set(node),
+                None => self.last = node,
+            }
         }
-        self.last = node;
     }
 
     /// Takes `node` out if it is in.

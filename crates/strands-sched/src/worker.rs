@@ -37,17 +37,20 @@ use std::time::{Duration, Instant};
 use strands_fiber::arch::{Context, Exit, switch};
 use strands_fiber::stack::{PoolConfig, Stack, StackPool};
 
-use crate::atomic::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Relaxed, Release, SeqCst, lock};
+use crate::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize, Mutex, Relaxed, Release, SeqCst, fence, lock,
+};
 use crate::cancel;
 use crate::current::{self, PlainThread};
 use crate::driver::{Driver, DriverWaker};
 use crate::fresh::{Fresh, Theirs};
+use crate::idle;
 use crate::inbox::{Bell, Inbox};
 use crate::park::Outcome;
 use crate::run_queue::RunQueue;
-use crate::runtime::Shared;
+use crate::runtime::{self, Shared};
 use crate::task::{Header, Run, TaskRef};
-use crate::timer::Wheel;
+use crate::timer::{TimerKey, Wheel};
 
 /// Visits to ready fibers a turn, at most.
 const SHARE: i32 = 64;
@@ -73,6 +76,10 @@ pub struct Worker {
     bell: Mutex<Option<Arc<dyn DriverWaker>>>,
     live: Live,
     live_count: AtomicUsize,
+    /// Fibers that others have forwarded here and that have not started.
+    incoming: AtomicUsize,
+    /// It starts no fiber any more.
+    ended: AtomicBool,
     theirs: Theirs,
     /// Counts turns, for the monitor.
     turns: AtomicU32,
@@ -154,6 +161,8 @@ impl Worker {
             bell: Mutex::new(Some(driver.waker())),
             live: Live::new(),
             live_count: AtomicUsize::new(0),
+            incoming: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
             theirs,
             turns: AtomicU32::new(0),
             index,
@@ -189,6 +198,28 @@ impl Worker {
         Ok(worker)
     }
 
+    /// A worker that others can reach, without what only its own thread touches.
+    #[cfg(all(test, loom))]
+    pub(crate) fn for_models(bell: Arc<dyn DriverWaker>) -> &'static Worker {
+        Box::leak(Box::new(Worker {
+            inbox: Inbox::new(),
+            bell: Mutex::new(Some(bell)),
+            live: Live::new(),
+            live_count: AtomicUsize::new(0),
+            incoming: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+            theirs: Fresh::new().1,
+            turns: AtomicU32::new(0),
+            index: 0,
+            own: UnsafeCell::new(None),
+        }))
+    }
+
+    #[cfg(all(test, loom))]
+    pub(crate) fn inbox(&self) -> &Inbox<Header> {
+        &self.inbox
+    }
+
     pub(crate) fn index(&self) -> usize {
         self.index
     }
@@ -196,6 +227,11 @@ impl Worker {
     /// How many fibers have started here and not ended.
     pub(crate) fn live_count(&self) -> usize {
         self.live_count.load(Relaxed)
+    }
+
+    /// How many fibers have been placed here for good.
+    fn load(&self) -> usize {
+        self.live_count() + self.incoming.load(Relaxed)
     }
 
     pub(crate) fn turns(&self) -> u32 {
@@ -215,6 +251,22 @@ impl Worker {
         // SAFETY: the caller's promise.
         if unsafe { self.inbox.push(header.as_ptr()) } == Bell::Ring {
             self.ring();
+        }
+    }
+
+    /// Hands a fresh fiber over to this worker. From any thread.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the scheduler's reference, and in no queue.
+    pub(crate) unsafe fn send_fresh(&self, task: TaskRef) {
+        // SAFETY: the reference goes with it; a fresh fiber's link is free.
+        unsafe { self.send(task.into_raw()) };
+        // Sent before the look, as the worker says that it has ended before it empties its inbox
+        // for the last time: one of the two sees the other.
+        fence(SeqCst);
+        if self.ended.load(Relaxed) {
+            self.discard_leftovers();
         }
     }
 
@@ -259,8 +311,7 @@ impl Worker {
     pub(crate) unsafe fn make_ready(&self, fiber: NonNull<Header>) {
         // SAFETY: the caller's promise.
         let (own, header) = unsafe { (self.own(), fiber.as_ref()) };
-        if header.run() == Run::Parked {
-            header.set_run(Run::Ready);
+        if header.become_ready() {
             // SAFETY: no other reference to the queue is held across a call.
             unsafe { (*own.ready.get()).push(fiber) };
         }
@@ -313,8 +364,9 @@ impl Worker {
         ready: &dyn Fn() -> bool,
     ) -> Outcome {
         if deadline <= own.driver.now() {
-            // Nothing to wait for, but a loop over such waits must not starve others.
-            crate::park::charge();
+            // Nothing to wait for, but a loop over such waits must not starve others. Shielded: the
+            // waiter is enrolled, so it must not unwind from here.
+            cancel::uncancellable(crate::park::charge);
             return match () {
                 () if ready() => Outcome::Woken,
                 () if cancel::deliverable(me, self) => Outcome::Cancelled,
@@ -324,24 +376,21 @@ impl Worker {
         let deadline_ns = own.since_epoch(deadline);
         // SAFETY: the wheel is not referred to across a suspension, here or elsewhere.
         let timer = unsafe { (*own.timers.get()).insert(deadline_ns, NonNull::from(me)) };
-        let outcome = loop {
+        let timer = Armed { own, key: Some(timer) };
+        loop {
             if cancel::deliverable(me, self) {
-                break Outcome::Cancelled;
+                return Outcome::Cancelled;
             }
             me.set_run(Run::Parked);
             // SAFETY: `me` is the running fiber; the timer or whoever wakes it makes it ready.
             unsafe { self.suspend(own, me) };
             if ready() {
-                break Outcome::Woken;
+                return Outcome::Woken;
             }
-            // SAFETY: as for `insert`.
-            if unsafe { (*own.timers.get()).fired(&timer) } {
-                break Outcome::TimedOut;
+            if timer.has_fired() {
+                return Outcome::TimedOut;
             }
-        };
-        // SAFETY: as for `insert`.
-        unsafe { (*own.timers.get()).remove(timer) };
-        outcome
+        }
     }
 
     /// Puts the running fiber at the end of the run queue and runs the next.
@@ -475,7 +524,8 @@ impl Worker {
     pub(crate) unsafe fn push_fresh(&self, task: TaskRef) {
         // SAFETY: the caller's promise; the queue is not referred to elsewhere meanwhile.
         let own = unsafe { self.own() };
-        if task.is_pinned() {
+        // Forwarded ones are not for thieves either, or the balance would be lost again.
+        if task.is_pinned() || task.is_forwarded() {
             // SAFETY: as above.
             unsafe { (*own.pinned.get()).push_back(task) };
             return;
@@ -539,7 +589,7 @@ impl Worker {
         loop {
             self.turns.store(self.turns.load(Relaxed).wrapping_add(1), Relaxed);
             if !self.inbox.is_empty() {
-                self.receive(own);
+                self.receive();
             }
             if own.until_clock.get() <= 0 {
                 self.look_at_clock(own, true);
@@ -575,6 +625,9 @@ impl Worker {
         current::set(ptr::null());
         // SAFETY: only fibers of this worker and its loop refer to it.
         unsafe { *self.own.get() = None };
+        self.ended.store(true, Relaxed);
+        fence(SeqCst);
+        self.discard_leftovers();
     }
 
     /// Switches to a fiber, until it (or one that it switched to) comes back here.
@@ -603,23 +656,28 @@ impl Worker {
             return None;
         }
         own.fresh.steal_shared(&own.shared.injector);
+        own.shared.idle.moved(&Idling { worker: self, own });
         own.fresh.pop()
     }
 
     /// Starts a fresh fiber, unless it is better off elsewhere or there is no stack for it.
     fn begin(&self, own: &Own, task: TaskRef) {
-        if !task.is_pinned() && !task.is_forwarded() {
-            if let Some(other) = self.better_place(own) {
-                task.set_forwarded();
-                // SAFETY: the scheduler's one reference goes with it; a fresh fiber's link is free.
-                unsafe { other.send(task.into_raw()) };
-                return;
-            }
+        if task.take_forwarded() {
+            self.incoming.fetch_sub(1, Relaxed);
+        } else if !task.is_pinned()
+            && let Some(other) = self.better_place(own)
+        {
+            task.set_forwarded();
+            other.incoming.fetch_add(1, Relaxed);
+            // SAFETY: this is the scheduler's reference, to a fresh fiber.
+            unsafe { other.send_fresh(task) };
+            return;
         }
         let bytes = task.stack_bytes().unwrap_or(own.shared.config.stack_bytes);
         let stack = match own.shared.admit_stack() {
             // SAFETY: the pool is not referred to elsewhere meanwhile.
-            true => unsafe { (*own.stacks.get()).take(bytes) }.inspect_err(|_| own.shared.release_stack()),
+            true => unsafe { (*own.stacks.get()).take(bytes) }
+                .inspect_err(|_| own.shared.release_stack()),
             false => Err(std::io::ErrorKind::OutOfMemory.into()),
         };
         let stack = match stack {
@@ -649,17 +707,17 @@ impl Worker {
         if !self.is_overloaded(own) {
             return None;
         }
-        own.shared.workers().iter().copied().min_by_key(|worker| worker.live_count())
+        own.shared.workers().iter().copied().min_by_key(|worker| worker.load())
     }
 
     /// Whether this worker holds well more fibers than the one with the fewest.
     fn is_overloaded(&self, own: &Own) -> bool {
-        let live = self.live_count();
-        if live < FORWARD_FROM || own.shared.is_stopping() {
+        let load = self.load();
+        if load < FORWARD_FROM || own.shared.is_stopping() {
             return false;
         }
-        let least = own.shared.workers().iter().map(|worker| worker.live_count()).min();
-        least.is_some_and(|least| live > least + least / 16 + FORWARD_FROM / 2)
+        let least = own.shared.workers().iter().map(|worker| worker.load()).min();
+        least.is_some_and(|least| load > least + least / 16 + FORWARD_FROM / 2)
     }
 
     /// Takes back what an ended fiber used.
@@ -693,7 +751,7 @@ impl Worker {
     }
 
     /// Empties the inbox.
-    fn receive(&self, own: &Own) {
+    fn receive(&self) {
         for item in self.inbox.take() {
             // SAFETY: what is in the inbox is not null and comes with one reference.
             let task = unsafe { TaskRef::from_raw(NonNull::new_unchecked(item)) };
@@ -701,11 +759,9 @@ impl Worker {
                 task.clear_queued();
                 // SAFETY: wakes go to the fiber's own worker, and this is its thread.
                 unsafe { self.make_ready(task.as_ptr()) };
-            } else if task.is_pinned() {
-                // SAFETY: the queue is not referred to elsewhere meanwhile.
-                unsafe { (*own.pinned.get()).push_back(task) };
             } else {
-                own.fresh.push(task);
+                // SAFETY: this is the worker's thread.
+                unsafe { self.push_fresh(task) };
             }
         }
     }
@@ -747,7 +803,8 @@ impl Worker {
     /// Nothing is ready here: takes from others, or sleeps until something comes.
     fn idle(&self, own: &Own) {
         let others = own.shared.workers().len() > 1;
-        if others && self.steal(own) {
+        let idling = Idling { worker: self, own };
+        if others && own.shared.idle.steal(&idling) {
             return;
         }
         self.look_at_clock(own, false);
@@ -761,20 +818,9 @@ impl Worker {
             return;
         }
         if others {
-            own.shared.idle.announce(self.index);
-            if self.sees_work(own) {
-                let chosen = own.shared.idle.retract(self.index);
-                return self.search(own, chosen);
-            }
-        }
-        if self.inbox.fall_asleep() {
-            self.sleep(own);
-        }
-        if others {
-            let chosen = own.shared.idle.retract(self.index);
-            if chosen {
-                self.search(own, chosen);
-            }
+            own.shared.idle.rest(self.index, &idling);
+        } else {
+            idle::Worker::sleep(&idling);
         }
     }
 
@@ -799,44 +845,6 @@ impl Worker {
         self.fire_timers(own, now);
     }
 
-    /// Whether a fresh fiber lies where this worker may take it. Any stopping worker wants to look.
-    fn sees_work(&self, own: &Own) -> bool {
-        if self.is_overloaded(own) {
-            return false;
-        }
-        let mut workers = own.shared.workers().iter();
-        !own.shared.injector.is_empty() || workers.any(|worker| worker.has_fresh())
-    }
-
-    /// Looks for work everywhere; on behalf of a waker if this worker was `chosen`.
-    fn search(&self, own: &Own, chosen: bool) {
-        let found = self.steal(own);
-        if chosen {
-            own.shared.idle.search_ended();
-        }
-        if found || self.sees_work(own) {
-            // Pass the search on, in case there is more than one can do.
-            if own.shared.workers().iter().any(|w| w.index != self.index && w.has_fresh())
-                || own.fresh.len() > 1
-            {
-                own.shared.wake_one();
-            }
-        }
-    }
-
-    /// Takes fresh fibers from the others; true if there were any.
-    fn steal(&self, own: &Own) -> bool {
-        if self.is_overloaded(own) {
-            return false;
-        }
-        if !own.shared.injector.is_empty() && own.fresh.steal_shared(&own.shared.injector) {
-            return true;
-        }
-        let workers = own.shared.workers();
-        let after = (1..workers.len()).map(|i| workers[(self.index + i) % workers.len()]);
-        after.into_iter().any(|victim| victim.has_fresh() && own.fresh.steal_from(&victim.theirs))
-    }
-
     /// Whether nothing is left to run, now or later.
     fn is_done(&self, own: &Own) -> bool {
         self.live_count() == 0
@@ -848,17 +856,92 @@ impl Worker {
             && !own.shared.has_starved()
     }
 
-    /// What is left in the inbox of a worker whose thread has ended.
-    pub(crate) fn take_leftovers(&self) -> Vec<TaskRef> {
-        let taken = self.inbox.take();
-        // SAFETY: what is in the inbox is not null and comes with one reference.
-        taken.map(|item| unsafe { TaskRef::from_raw(NonNull::new_unchecked(item)) }).collect()
+    /// Ends the fresh fibers in the inbox of a worker that starts none any more.
+    fn discard_leftovers(&self) {
+        for item in self.inbox.take() {
+            // SAFETY: what is in the inbox is not null and comes with one reference.
+            let task = unsafe { TaskRef::from_raw(NonNull::new_unchecked(item)) };
+            if !task.is_started() {
+                runtime::discard(task);
+            }
+        }
+    }
+}
+
+/// A timer of the running fiber. It must not outlive the wait, also if `ready` panics: the wheel
+/// refers to the fiber's header.
+struct Armed<'a> {
+    own: &'a Own,
+    /// There until it is dropped.
+    key: Option<TimerKey>,
+}
+
+impl Armed<'_> {
+    fn has_fired(&self) -> bool {
+        // SAFETY: the wheel is not referred to across a suspension, here or elsewhere.
+        self.key.as_ref().is_some_and(|key| unsafe { (*self.own.timers.get()).fired(key) })
+    }
+}
+
+impl Drop for Armed<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            // SAFETY: as above; this is the worker's thread, as only a wait on it makes an `Armed`.
+            unsafe { (*self.own.timers.get()).remove(key) };
+        }
+    }
+}
+
+/// A worker on its own stack with nothing to do.
+struct Idling<'a> {
+    worker: &'a Worker,
+    own: &'a Own,
+}
+
+impl idle::Worker for Idling<'_> {
+    // That this worker holds many fibers does not count here. The one with fewer may sleep, and what
+    // is taken here by one that is overloaded goes on to it, see `begin`.
+    fn sees_work(&self) -> bool {
+        let me = self.worker.index;
+        let mut workers = self.own.shared.workers().iter();
+        !self.own.shared.injector.is_empty()
+            || workers.any(|worker| worker.index != me && worker.has_fresh())
+    }
+
+    fn take_work(&self) -> bool {
+        let Idling { worker, own } = *self;
+        if !own.shared.injector.is_empty() && own.fresh.steal_shared(&own.shared.injector) {
+            return true;
+        }
+        let workers = own.shared.workers();
+        let mut after = (1..workers.len()).map(|i| workers[(worker.index + i) % workers.len()]);
+        after.any(|victim| victim.has_fresh() && own.fresh.steal_from(&victim.theirs))
+    }
+
+    fn fresh_here(&self) -> usize {
+        self.own.fresh.len()
+    }
+
+    fn offer(&self) {
+        self.own.shared.fresh_beside_sleepers(self.own.fresh.len());
+    }
+
+    fn sleep(&self) {
+        if self.worker.inbox.fall_asleep() {
+            self.worker.sleep(self.own);
+        }
+    }
+
+    fn poke(&self, other: usize) {
+        self.own.shared.workers()[other].poke();
     }
 }
 
 /// What every fiber's stack starts with: `argument` is its header.
 unsafe extern "C" fn fiber_main(argument: usize) -> Exit {
-    let fiber = NonNull::new(argument as *mut Header).expect("a fiber was started without a header");
+    let fiber =
+        NonNull::new(argument as *mut Header).expect("a fiber was started without a header");
     // SAFETY: `enter` hands over the header, which the scheduler's reference keeps alive until the
     // fiber is reaped, after this frame has gone.
     let header = unsafe { fiber.as_ref() };

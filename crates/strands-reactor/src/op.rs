@@ -1,0 +1,132 @@
+//! The shape of an I/O operation: try, enrol, park, retry.
+//!
+//! An operation is a closure that makes one system call that does not block. [`Source::perform`]
+//! runs it, and waits while it answers `EAGAIN`. What the closure returns else, an error
+//! included, is the operation's result. So a cancel, which is delivered only while the fiber
+//! waits (or before the first try), never hits an operation that had an effect; and an operation
+//! that could be done at once is done at once, whatever its time limit.
+//!
+//! After a time-out the call is made once more: a worker that was busy when data came may fire the
+//! timer before it polls, and what has come in time is not denied.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use strands_sched::{Op, Outcome, charge, with_driver};
+
+use crate::fork;
+use crate::slot::Direction;
+use crate::source::{Source, closed_error};
+
+/// How long an operation may wait.
+#[derive(Debug, Clone, Copy)]
+pub enum Limit {
+    /// As long as it takes.
+    None,
+    /// Not at all: it fails with `WouldBlock`.
+    Now,
+    /// So long, from when it begins to wait; then it fails with `WouldBlock`.
+    Within(Duration),
+    /// Until then; then it fails with `WouldBlock`.
+    Until(Instant),
+}
+
+/// What an operation does before it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// It tries.
+    Try,
+    /// It tries, unless the source is known to be [drained](Source::note_drained).
+    TryUnlessDrained,
+    /// It waits: it has been begun, and is not done yet.
+    Wait,
+}
+
+/// One operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// For reports.
+    pub op: &'static Op,
+    /// What it waits for.
+    pub direction: Direction,
+    /// How long it may wait.
+    pub limit: Limit,
+    /// What it does before it waits.
+    pub first: First,
+}
+
+impl Source {
+    /// Does `attempt` as soon as it does not answer `EAGAIN`. From a fiber this suspends the
+    /// fiber; from a plain thread it blocks the thread.
+    ///
+    /// `attempt` must not block. A cancel unwinds from here while `attempt` has had no effect.
+    ///
+    /// # Errors
+    ///
+    /// What `attempt` returns; `WouldBlock` when the limit is reached; `NotConnected` once the
+    /// source is [closed](Source::close); `Unsupported` if it has to wait in a forked child, or
+    /// in a runtime that was built without a reactor; what the system returns when it cannot
+    /// watch the descriptor.
+    #[inline]
+    pub fn perform<T>(
+        &self,
+        request: &Request,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> io::Result<T> {
+        let forked = fork::in_child();
+        if !forked {
+            // Here it can be cancelled, and others can run: nothing has happened yet.
+            charge();
+        }
+        if self.is_closed() {
+            return Err(closed_error());
+        }
+        let try_first = match request.first {
+            First::Try => true,
+            First::Wait => false,
+            First::TryUnlessDrained => matches!(request.limit, Limit::Now) || !self.is_drained(),
+        };
+        if try_first {
+            match attempt(self.raw_borrow()) {
+                Err(Errno::AGAIN) => {}
+                result => return self.result(result),
+            }
+        }
+        if forked {
+            return Err(fork::error());
+        }
+        let deadline = match request.limit {
+            Limit::Now => return Err(Errno::AGAIN.into()),
+            Limit::None => None,
+            Limit::Until(deadline) => Some(deadline),
+            Limit::Within(time) => now().checked_add(time),
+        };
+        loop {
+            let outcome = self.wait(request.op, request.direction, deadline)?;
+            if self.is_closed() {
+                return Err(closed_error());
+            }
+            match (attempt(self.raw_borrow()), outcome) {
+                (Err(Errno::AGAIN), Outcome::Woken) => {}
+                (Err(Errno::AGAIN), _) => return Err(Errno::AGAIN.into()),
+                (result, _) => {
+                    // We have not seen the end of what there is: the next in line shall look.
+                    self.pass_turn(request.direction);
+                    return self.result(result);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn result<T>(&self, result: rustix::io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| if self.is_closed() { closed_error() } else { error.into() })
+    }
+}
+
+/// By the clock of the worker's timers.
+fn now() -> Instant {
+    with_driver(|driver| driver.now()).unwrap_or_else(Instant::now)
+}

@@ -1,0 +1,117 @@
+//! What a worker waits in: a backend, and how it is chosen.
+
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use strands_sched::{Driver, DriverFactory, DriverWaker, with_driver};
+
+use crate::backend::{self, Registrar};
+use crate::fork;
+
+/// Which interface of the operating system the reactor uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Backend {
+    /// What the environment variable `STRANDS_BACKEND` names (`auto`, `epoll`); the best that
+    /// there is if it is not set.
+    #[default]
+    Auto,
+    /// Linux epoll.
+    Epoll,
+}
+
+/// Makes the drivers of a runtime's workers; see `Builder::driver`.
+///
+/// The factory returns the errors of the system (`EMFILE` when there are too few descriptors:
+/// each worker needs two), and `InvalidInput` if `STRANDS_BACKEND` names no backend.
+pub fn driver_factory(backend: Backend) -> DriverFactory {
+    Arc::new(move |_worker| {
+        fork::prepare();
+        let chosen = match backend {
+            Backend::Auto => from_environment()?,
+            chosen => chosen,
+        };
+        Ok(Box::new(Reactor::new(chosen)?))
+    })
+}
+
+const VARIABLE: &str = "STRANDS_BACKEND";
+
+fn from_environment() -> io::Result<Backend> {
+    match std::env::var_os(VARIABLE) {
+        None => Ok(Backend::Auto),
+        Some(value) => match value.to_str() {
+            Some("" | "auto") => Ok(Backend::Auto),
+            Some("epoll") => Ok(Backend::Epoll),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "{VARIABLE} is {value:?}, no backend: set it to auto or epoll, or unset it"
+                ),
+            )),
+        },
+    }
+}
+
+/// One worker's reactor.
+pub(crate) struct Reactor {
+    id: u32,
+    backend: Box<dyn backend::Backend>,
+}
+
+impl Reactor {
+    fn new(chosen: Backend) -> io::Result<Reactor> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let id = NEXT.fetch_add(1, Relaxed);
+        assert_ne!(id, 0, "4 billion workers were made");
+        Ok(Reactor { id, backend: make(chosen, id)? })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn registrar_clone(&self) -> Arc<dyn Registrar> {
+        self.backend.registrar().clone()
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn make(chosen: Backend, id: u32) -> io::Result<Box<dyn backend::Backend>> {
+    match chosen {
+        Backend::Auto | Backend::Epoll => Ok(Box::new(backend::epoll::Epoll::new(id)?)),
+    }
+}
+
+/// Runs `f` with the reactor of this thread's worker, if it is a worker's and has one.
+#[inline]
+pub(crate) fn with_local<R>(f: impl FnOnce(&Reactor) -> R) -> Option<R> {
+    with_driver(|driver| driver.as_any().downcast_ref::<Reactor>().map(f)).flatten()
+}
+
+/// The id of the reactor of this thread's worker.
+#[inline]
+pub(crate) fn local_id() -> Option<u32> {
+    with_local(Reactor::id)
+}
+
+impl Driver for Reactor {
+    fn poll(&self, timeout: Option<Duration>) {
+        self.backend.poll(timeout);
+    }
+
+    fn waker(&self) -> Arc<dyn DriverWaker> {
+        self.backend.wake_fd().clone()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn describe(&self) -> String {
+        self.backend.name().into()
+    }
+}

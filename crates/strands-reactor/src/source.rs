@@ -1,0 +1,252 @@
+//! A descriptor with its waiters.
+//!
+//! Promise: whoever waits at a source, fiber or plain thread, on whatever worker, is woken when
+//! what it waits for may have become possible, however many others wait, take part of it, give up
+//! or close the source.
+//!
+//! # How fibers wait
+//!
+//! A fiber tries, sees `EAGAIN`, has the source registered with *its own worker's* reactor if it
+//! is not yet, enrols in the source's queue under its direction and reactor, and parks. An edge
+//! that the reactor of worker w reports wakes one waiter of w in that direction (all, if the
+//! descriptor is broken). Only w's thread handles w's events, and only on its own stack, so
+//! between a fiber's system call and its park no event of its worker is handled.
+//!
+//! # The races that could lose a waiter
+//!
+//! **An edge between `EAGAIN` and the enrolment.** If the source was registered before, the edge
+//! stays in the kernel until the worker polls, which it does after the fiber has parked. If not,
+//! the registration comes after the try and reports what is possible at that time.
+//!
+//! **Somebody else takes what the edge announced**: a fiber of another worker, a plain thread, or
+//! one that has just come. The waiter that was woken tries, sees `EAGAIN` and waits again; what
+//! comes later is a new edge for every reactor the source is registered with.
+//!
+//! **The turn.** One edge may carry two connections, or data for two readers. A waiter that is
+//! woken holds the turn. If its try says `EAGAIN`, there is nothing left and the turn is over:
+//! whatever comes later is a new edge. With any other result, an error too (`EMFILE` leaves the
+//! connection where it is), there may be more, so it wakes the next waiter of its direction and
+//! reactor. Fibers that enrol after the wake need no turn: they have seen `EAGAIN` later than
+//! that. So the waker notes in `more` whether any stayed behind, and who reads 0 there need not
+//! lock. A turn cannot get lost on the way: between the wake and the try nothing can unwind or
+//! suspend, and a waiter that gave up first is passed over by the waker in the same step.
+//!
+//! **Time runs out, or a cancel comes, at the same moment as the wake.** The parker's word
+//! decides: either the waiter was woken, and then it tries; or it gave up, and then the wake went
+//! to the next.
+//!
+//! **A stale event** of a closed source whose number and slot have a new owner carries the old
+//! generation.
+//!
+//! **A close** sets the mark and wakes all under the lock; a waiter looks at the mark under the
+//! same lock before it enrols, a plain thread after it has put its bell there.
+//!
+//! # The hint
+//!
+//! A read from a TCP socket that returns less than it asked for has emptied it (unless urgent
+//! data, the peer's end or an error stopped it), so the next read may wait without asking the
+//! kernel first. The mark DRAINED belongs to one worker, the one whose reactor was registered
+//! first (`home`), and only its thread sets, clears or uses it:
+//!
+//! - it is set right after the short read, without a suspension between, and only if `home` is
+//!   this worker's reactor: as only this thread registers with it, the registration is older than
+//!   the read. So whatever comes after the read is an edge that this thread has not handled when
+//!   it sets the mark;
+//! - handling any edge of the source clears it, on the same thread;
+//! - so while it is set, whatever came after the read is an edge still to be handled, and will
+//!   wake the reader that has parked by then.
+//!
+//! The end may come with the last data in one edge, *before* the short read, with no edge to
+//! follow. Therefore an edge that tells of an end, an error or urgent data forbids the mark for
+//! good (SPECIAL). If that edge has not been handled at the time of the read, it is still to
+//! come, and clears the mark. Other workers, plain threads and clones of the descriptor never
+//! look at the mark: they ask the kernel. What they take away from under a set mark leaves the
+//! socket empty, which is what the mark says.
+//!
+//! Turned down: the hint for pipes and unix sockets (a short read may stop at a boundary, with more
+//! behind it), and one registration with a shared epoll instance (every wake would cross workers).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::time::Instant;
+
+use strands_sched::{Op, Outcome, cancel_unwind, with_current_task};
+
+use crate::backend::replace_by_dead_end;
+use crate::reactor::{self, Reactor};
+use crate::slot::{self, Direction, Slot, State, Tag};
+use crate::{fork, thread_wait};
+
+/// A descriptor at which any number of fibers and plain threads may wait.
+///
+/// It makes no system call of its own until somebody waits, and leaves the descriptor's mode as it
+/// is: the operations must be such that they do not block.
+pub struct Source {
+    // Dropped in this order: out of the reactors before the descriptor is closed.
+    tenancy: Tenancy,
+    fd: OwnedFd,
+}
+
+/// The right to a slot, for the descriptor with this number.
+struct Tenancy {
+    slot: &'static Slot,
+    fd: RawFd,
+}
+
+impl Drop for Tenancy {
+    fn drop(&mut self) {
+        // A child must not deregister: it would act on the parent's epoll instance.
+        if !fork::in_child() {
+            slot::give_back(self.slot, self.fd);
+        }
+    }
+}
+
+/// The error of operations on a handle that was closed: of kind `NotConnected`.
+#[cold]
+pub fn closed_error() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the handle was closed")
+}
+
+impl Source {
+    /// A source that nobody waits at yet.
+    pub fn new(fd: OwnedFd) -> Source {
+        fork::prepare();
+        Source { tenancy: Tenancy { slot: slot::take(), fd: fd.as_raw_fd() }, fd }
+    }
+
+    /// Gives the descriptor back, out of all reactors.
+    pub fn into_fd(self) -> OwnedFd {
+        let Source { tenancy, fd } = self;
+        drop(tenancy);
+        fd
+    }
+
+    /// Closes the descriptor now, though others share this handle: all that wait at it, and all
+    /// operations that begin later, fail with an error of kind `NotConnected`.
+    ///
+    /// Its number stays taken until the source is dropped.
+    pub fn close(&self) {
+        if fork::in_child() {
+            let _ = replace_by_dead_end(self.fd.as_fd());
+            return;
+        }
+        let slot = self.slot();
+        let threads = {
+            let mut locked = slot.queue.lock();
+            if slot.closed.swap(true, AcqRel) {
+                return;
+            }
+            slot.deregister(&mut locked, self.fd.as_raw_fd());
+            locked.wake_all(|_| true);
+            locked.threads.clone()
+        };
+        // If no descriptor can be had for the dead end, it is closed when the source is dropped.
+        let _ = replace_by_dead_end(self.fd.as_fd());
+        thread_wait::ring_all(&threads);
+    }
+
+    /// Whether it was [closed](Self::close).
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.slot().closed.load(Acquire)
+    }
+
+    /// The descriptor.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` if it was [closed](Self::close).
+    pub fn open_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        if self.is_closed() { Err(closed_error()) } else { Ok(self.fd.as_fd()) }
+    }
+
+    /// Says that the read just made, on a TCP socket, got less than it asked for and more than
+    /// nothing. To be called before anything else that may suspend: inside the attempt.
+    #[inline]
+    pub fn note_drained(&self) {
+        if let Some(reactor) = reactor::local_id() {
+            self.slot().note_drained(reactor);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.slot().is_drained(reactor::local_id)
+    }
+
+    #[inline]
+    pub(crate) fn pass_turn(&self, direction: Direction) {
+        if let Some(reactor) = reactor::local_id() {
+            self.slot().pass_turn(direction, reactor);
+        }
+    }
+
+    pub(crate) fn slot(&self) -> &'static Slot {
+        self.tenancy.slot
+    }
+
+    #[inline]
+    pub(crate) fn raw_borrow(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Waits until an operation in `direction` may have become possible; the caller has seen that
+    /// it was not. Never returns `Cancelled`: it unwinds.
+    pub(crate) fn wait(
+        &self,
+        op: &'static Op,
+        direction: Direction,
+        deadline: Option<Instant>,
+    ) -> io::Result<Outcome> {
+        if with_current_task(|me| me.is_thread()) {
+            return thread_wait::wait(self, op, direction, deadline);
+        }
+        let reactor = reactor::local_id().ok_or_else(no_reactor)?;
+        let enrol = |state: &mut State| match self.prepare_to_park(state, reactor) {
+            Ok(true) => None,
+            Ok(false) => Some(Ok(Outcome::Woken)),
+            Err(error) => Some(Err(error)),
+        };
+        match self.slot().queue.wait(op, deadline, Tag { direction, reactor }, enrol) {
+            Ok(not_parked) => not_parked,
+            Err(Outcome::Cancelled) => cancel_unwind(),
+            Err(outcome) => Ok(outcome),
+        }
+    }
+
+    /// Under the lock: false if there is nothing to wait for any more.
+    fn prepare_to_park(&self, state: &mut State, reactor: u32) -> io::Result<bool> {
+        let slot = self.slot();
+        if slot.closed.load(Relaxed) {
+            return Ok(false);
+        }
+        if !state.is_registered(reactor) {
+            let registrar = reactor::with_local(Reactor::registrar_clone).ok_or_else(no_reactor)?;
+            registrar.add(self.fd.as_raw_fd(), slot.token(state))?;
+            slot.add_registrar(state, registrar);
+        }
+        Ok(true)
+    }
+}
+
+#[cold]
+fn no_reactor() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this runtime has no reactor to wait in; build it with strands_reactor::driver_factory",
+    )
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("fd", &self.fd).field("closed", &self.is_closed()).finish()
+    }
+}

@@ -1,0 +1,490 @@
+//! A mutual exclusion lock.
+//!
+//! # The protocol
+//!
+//! One word, and a line of waiters with its own small lock. The word has two bits: `LOCKED`, and
+//! `WAITERS`: the line may not be empty, so who unlocks must look. Uncontended, a lock and an unlock are one
+//! compare-exchange each. Invariants:
+//!
+//! 1. While somebody is in line and nobody who was chosen from it is on the way, the word is
+//!    `LOCKED | WAITERS`: a waiter sets `WAITERS` on a word that is `LOCKED`, and gets in line, in one step
+//!    under the line's lock.
+//! 2. While the word is `LOCKED | WAITERS` and the line's lock is held, nobody else changes the word: to unlock
+//!    one needs the line's lock.
+//!
+//! # Fairness
+//!
+//! An unlock wakes the first in line but does not give it the lock: who comes by meanwhile may take
+//! it. So a party that locks and unlocks in a loop goes on while the woken one is on its
+//! way, which is what makes a contended lock fast. A woken waiter that comes too late gets in line again, as the first,
+//! and the next unlock *hands over*: the lock stays locked and is the waiter's. So nobody is woken more than twice,
+//! and is overtaken only while on its way. Fibers of one worker take turns, as each lock spends the
+//! common budget (before it acquires, so nobody is suspended by that with the lock in hand).
+//!
+//! Turned down: handing over always (a switch for each lock, and a wake-up across threads takes
+//! longer than most critical sections), and never (a fiber whose lock is always taken when
+//! it comes starves).
+
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, charge};
+
+use crate::atomic::{Acquire, AtomicU32, Relaxed, Release};
+use crate::poison::{self, LockResult, TryLockError, TryLockResult};
+
+/// A mutual exclusion lock, as `std::sync::Mutex`, for fibers and plain threads alike.
+///
+/// A guard may be held across anything that suspends. A lock is poisoned by a panic of the fiber (or
+/// thread) that holds it, not by a cancel.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::thread;
+/// use strands_sync::Mutex;
+///
+/// let counter = Arc::new(Mutex::new(0));
+/// let threads: Vec<_> = (0..4)
+///     .map(|_| {
+///         let counter = counter.clone();
+///         thread::spawn(move || *counter.lock().unwrap() += 1)
+///     })
+///     .collect();
+/// threads.into_iter().for_each(|thread| thread.join().unwrap());
+/// assert_eq!(*counter.lock().unwrap(), 4);
+/// ```
+pub struct Mutex<T: ?Sized> {
+    raw: RawMutex,
+    poison: poison::Flag,
+    data: UnsafeCell<T>,
+}
+
+// SAFETY: the lock gives out access to the data, mutable too, one party at a time.
+unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
+// SAFETY: as above; the `T` may be reached, and taken out, from any thread, one at a time.
+unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+impl<T: ?Sized> UnwindSafe for Mutex<T> {}
+impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
+
+/// Access to what a [`Mutex`] guards. Dropping it unlocks.
+///
+/// # Examples
+///
+/// ```
+/// use strands_sync::{Mutex, MutexGuard};
+///
+/// let names = Mutex::new(vec!["a"]);
+/// let mut guard: MutexGuard<'_, Vec<&str>> = names.lock().unwrap();
+/// guard.push("b");
+/// drop(guard);
+/// assert_eq!(names.into_inner().unwrap(), ["a", "b"]);
+/// ```
+#[must_use = "if unused the Mutex will immediately unlock"]
+#[clippy::has_significant_drop]
+pub struct MutexGuard<'a, T: ?Sized + 'a> {
+    mutex: &'a Mutex<T>,
+    was_panicking: bool,
+    /// As std's: whoever locked unlocks.
+    not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: a shared guard gives out `&T` only.
+unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
+
+impl<T> Mutex<T> {
+    /// An unlocked mutex.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// static TOTAL: strands_sync::Mutex<u64> = strands_sync::Mutex::new(0);
+    /// *TOTAL.lock().unwrap() += 1;
+    /// ```
+    #[cfg(not(loom))]
+    #[inline]
+    pub const fn new(value: T) -> Mutex<T> {
+        Mutex { raw: RawMutex::new(), poison: poison::Flag::new(), data: UnsafeCell::new(value) }
+    }
+
+    /// An unlocked mutex.
+    #[cfg(loom)]
+    pub fn new(value: T) -> Mutex<T> {
+        Mutex { raw: RawMutex::new(), poison: poison::Flag::new(), data: UnsafeCell::new(value) }
+    }
+
+    /// What was guarded.
+    ///
+    /// # Errors
+    ///
+    /// If the mutex is poisoned; the error has the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mutex = strands_sync::Mutex::new(3);
+    /// assert_eq!(mutex.into_inner().unwrap(), 3);
+    /// ```
+    pub fn into_inner(self) -> LockResult<T> {
+        let poisoned = self.poison.get();
+        poison::wrap(poisoned, self.data.into_inner())
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits until nobody else holds the lock, and takes it.
+    ///
+    /// A fiber that waits for a lock it holds itself waits for ever. A cancelled fiber unwinds from here,
+    /// unless it has been given the lock.
+    ///
+    /// # Errors
+    ///
+    /// If the mutex is poisoned; the error has the guard.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mutex = strands_sync::Mutex::new(0);
+    /// *mutex.lock().unwrap() = 10;
+    /// assert_eq!(*mutex.lock().unwrap(), 10);
+    /// ```
+    #[inline]
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        charge();
+        if self.raw.lock() == Outcome::Cancelled {
+            cancel_unwind();
+        }
+        self.locked(poison::panicking())
+    }
+
+    /// Takes the lock if nobody holds it.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if somebody holds the lock; `Poisoned`, with the guard, if it was free and is
+    /// poisoned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sync::{Mutex, TryLockError};
+    ///
+    /// let mutex = Mutex::new(0);
+    /// let guard = mutex.try_lock().unwrap();
+    /// assert!(matches!(mutex.try_lock(), Err(TryLockError::WouldBlock)));
+    /// drop(guard);
+    /// assert!(mutex.try_lock().is_ok());
+    /// ```
+    #[inline]
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        charge();
+        self.try_lock_uncharged()
+    }
+
+    /// Whether a holder has panicked.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sync::Mutex;
+    ///
+    /// let mutex = Mutex::new(0);
+    /// let panicked = std::thread::scope(|scope| {
+    ///     scope
+    ///         .spawn(|| {
+    ///             let _guard = mutex.lock().unwrap();
+    ///             panic!("the mutex is locked now, and will be poisoned");
+    ///         })
+    ///         .join()
+    /// });
+    /// assert!(panicked.is_err() && mutex.is_poisoned());
+    /// ```
+    #[inline]
+    pub fn is_poisoned(&self) -> bool {
+        self.poison.get()
+    }
+
+    /// Forgets that a holder has panicked.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sync::Mutex;
+    ///
+    /// let mutex = Mutex::new(0);
+    /// std::thread::scope(|scope| {
+    ///     let panicking = scope.spawn(|| {
+    ///         let _guard = mutex.lock().unwrap();
+    ///         panic!("poisons");
+    ///     });
+    ///     assert!(panicking.join().is_err());
+    /// });
+    /// let mut guard = mutex.lock().unwrap_or_else(|poisoned| {
+    ///     mutex.clear_poison();
+    ///     poisoned.into_inner()
+    /// });
+    /// *guard = 1; // It is as it should be again.
+    /// assert!(!mutex.is_poisoned());
+    /// ```
+    #[inline]
+    pub fn clear_poison(&self) {
+        self.poison.clear();
+    }
+
+    /// What is guarded. No lock is needed, as the exclusive borrow is one.
+    ///
+    /// # Errors
+    ///
+    /// If the mutex is poisoned; the error has the reference.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut mutex = strands_sync::Mutex::new(0);
+    /// *mutex.get_mut().unwrap() = 10;
+    /// assert_eq!(*mutex.lock().unwrap(), 10);
+    /// ```
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        let poisoned = self.poison.get();
+        poison::wrap(poisoned, self.data.get_mut())
+    }
+
+    /// As `try_lock`, for where the caller must not be suspended.
+    fn try_lock_uncharged(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        if self.raw.try_lock() {
+            Ok(self.locked(poison::panicking())?)
+        } else {
+            Err(TryLockError::WouldBlock)
+        }
+    }
+
+    /// The guard, for who has just locked.
+    #[inline]
+    fn locked(&self, was_panicking: bool) -> LockResult<MutexGuard<'_, T>> {
+        let guard = MutexGuard { mutex: self, was_panicking, not_send: PhantomData };
+        poison::wrap(self.poison.get(), guard)
+    }
+}
+
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    /// Lets `wait` unlock, wait and lock again. If it says that it was cancelled, the lock is not held.
+    ///
+    /// Poisoning is noted for the whole time of the guard, as std does.
+    pub(crate) fn wait_with(
+        self,
+        wait: impl FnOnce(&RawMutex) -> Result<(), Cancel>,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        let (mutex, was_panicking) = (self.mutex, self.was_panicking);
+        std::mem::forget(self);
+        match wait(&mutex.raw) {
+            Ok(()) => mutex.locked(was_panicking),
+            Err(Cancel) => cancel_unwind(),
+        }
+    }
+}
+
+/// The wait was cancelled; the lock is not held.
+pub(crate) struct Cancel;
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: while the guard lives the lock is held.
+        unsafe { &*self.mutex.data.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: while the guard lives the lock is held, and the guard is borrowed exclusively.
+        unsafe { &mut *self.mutex.data.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.mutex.poison.guard_dropped(self.was_panicking);
+        self.mutex.raw.unlock();
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T> From<T> for Mutex<T> {
+    fn from(value: T) -> Mutex<T> {
+        Mutex::new(value)
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Mutex<T> {
+        Mutex::new(T::default())
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Mutex");
+        match self.try_lock_uncharged() {
+            Ok(guard) => debug.field("data", &&*guard),
+            Err(TryLockError::Poisoned(error)) => debug.field("data", &&**error.get_ref()),
+            Err(TryLockError::WouldBlock) => debug.field("data", &format_args!("<locked>")),
+        };
+        debug.field("poisoned", &self.poison.get()).finish_non_exhaustive()
+    }
+}
+
+/// The lock without the data. See the module's head.
+pub(crate) struct RawMutex {
+    word: AtomicU32,
+    line: WaitQueue<(), Waiter>,
+}
+
+const LOCKED: u32 = 1;
+const WAITERS: u32 = 2;
+
+/// What an unlocker sees of a waiter.
+struct Waiter {
+    /// It was woken before and found the lock taken: hand over.
+    late: bool,
+    /// The lock is the waiter's. On its frame.
+    granted: *const Cell<bool>,
+}
+
+// SAFETY: `granted` is written by who chooses the waiter, under the line's lock, and read by the waiter after
+// it was chosen, which orders the two.
+unsafe impl Send for Waiter {}
+
+impl RawMutex {
+    #[cfg(not(loom))]
+    const fn new() -> RawMutex {
+        RawMutex { word: AtomicU32::new(0), line: WaitQueue::new(()) }
+    }
+
+    #[cfg(loom)]
+    fn new() -> RawMutex {
+        RawMutex { word: AtomicU32::new(0), line: WaitQueue::new(()) }
+    }
+
+    /// `Woken`: the lock is the caller's. `Cancelled`: it is not.
+    #[inline]
+    pub(crate) fn lock(&self) -> Outcome {
+        match self.word.compare_exchange(0, LOCKED, Acquire, Relaxed) {
+            Ok(_) => Outcome::Woken,
+            Err(_) => self.lock_contended(),
+        }
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        let mut word = self.word.load(Relaxed);
+        while word & LOCKED == 0 {
+            match self.word.compare_exchange_weak(word, word | LOCKED, Acquire, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    #[inline]
+    pub(crate) fn unlock(&self) {
+        if self.word.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
+            self.unlock_contended();
+        }
+    }
+
+    #[cold]
+    fn lock_contended(&self) -> Outcome {
+        static LOCK: Op = Op("Mutex::lock");
+        if self.try_lock() || self.spin() {
+            return Outcome::Woken;
+        }
+        let mut place = Place::Last;
+        loop {
+            let granted = Cell::new(false);
+            let line = self.line.lock();
+            if self.lock_or_announce() {
+                return Outcome::Woken;
+            }
+            let waiter = Waiter { late: place == Place::First, granted: &granted };
+            match line.wait(place, &LOCK, None, waiter, || {}) {
+                Outcome::Woken if granted.get() || self.try_lock() => return Outcome::Woken,
+                Outcome::Woken => place = Place::First,
+                // Nobody chose us, so we owe nobody a wake-up.
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Takes the lock, or says that somebody waits. Under the line's lock.
+    fn lock_or_announce(&self) -> bool {
+        let mut word = self.word.load(Relaxed);
+        loop {
+            let (wanted, locks) = match word {
+                _ if word & LOCKED == 0 => (word | LOCKED, true),
+                LOCKED => (LOCKED | WAITERS, false),
+                _ => return false,
+            };
+            match self.word.compare_exchange_weak(word, wanted, Acquire, Relaxed) {
+                Ok(_) => return locks,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    #[cold]
+    fn unlock_contended(&self) {
+        let mut line = self.line.lock();
+        let handed = Cell::new(false);
+        let chosen = line.choose_first(|waiter| {
+            // SAFETY: the waiter's frame stays while it is not chosen and the line's lock is held.
+            let granted = unsafe { &*waiter.granted };
+            granted.set(waiter.late && !granted.get());
+            handed.set(granted.get());
+        });
+        let locked = if handed.get() { LOCKED } else { 0 };
+        let waiters = if line.is_empty() { 0 } else { WAITERS };
+        // By invariant 2 nobody has changed the word since we came here.
+        self.word.store(locked | waiters, Release);
+        drop(line);
+        drop(chosen);
+    }
+
+    /// A plain thread looks a little longer before it sleeps, as that takes microseconds. A fiber
+    /// does not: its worker has better to do, and the holder may be a fiber of the same worker.
+    #[cfg(not(loom))]
+    fn spin(&self) -> bool {
+        const LOOKS: u32 = 100;
+        strands_sched::worker_index().is_none()
+            && (0..LOOKS).any(|_| {
+                std::hint::spin_loop();
+                // Others in line mean that the wait is long.
+                let word = self.word.load(Relaxed);
+                word == 0 && self.try_lock()
+            })
+    }
+
+    #[cfg(loom)]
+    fn spin(&self) -> bool {
+        false
+    }
+}

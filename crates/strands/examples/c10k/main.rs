@@ -1,0 +1,377 @@
+//! 10,000 TCP connections, one fiber each, in blocking style; then the same server on OS threads.
+//!
+//! Run it without arguments: `cargo run --release --example c10k`. The server is `server.rs`, as
+//! short as with threads; the rest of this program drives it and reports.
+//!
+//! Three processes take part: this one conducts, a server, and a client that holds the other ends
+//! of the connections (they are processes of their own so that each has its own file descriptors
+//! and its memory and CPU time can be told apart).
+
+mod client;
+mod fibers {
+    use strands as imp;
+    include!("server.rs");
+}
+mod threads {
+    use std as imp;
+    include!("server.rs");
+}
+
+use std::env;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use client::Results;
+
+/// The stack of a connection's fiber or thread.
+const STACK_BYTES: usize = 64 * 1024;
+/// What a process needs besides one descriptor a connection.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+const HELP: &str = "\
+10,000 TCP connections in blocking style, on fibers and on threads.
+
+usage: cargo run --release --example c10k [-- OPTIONS]
+
+  --connections N   how many connections (default 10000)
+  --seconds N       how long to measure each server (default 5)
+  --serve ADDR      only serve, on ADDR (for example 127.0.0.1:7000), until killed
+  --threads         with --serve: on OS threads instead of fibers
+  --drive ADDR      only be the client of a server at ADDR
+  --help            this text
+";
+
+struct Options {
+    mode: Mode,
+    connections: usize,
+    seconds: u64,
+}
+
+enum Mode {
+    Conduct,
+    Serve { address: SocketAddr, kind: Kind },
+    Drive { address: SocketAddr },
+    Help,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fibers,
+    Threads,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Fibers => "fibers",
+            Kind::Threads => "threads",
+        }
+    }
+}
+
+#[strands::main]
+fn main() -> ExitCode {
+    let result = parse(env::args().skip(1)).and_then(|options| match options.mode {
+        Mode::Help => Ok(print!("{HELP}")),
+        Mode::Conduct => conduct(options.connections, options.seconds),
+        Mode::Serve { address, kind } => serve(address, kind, options.connections),
+        Mode::Drive { address } => {
+            raise_descriptor_limit(options.connections)?;
+            client::drive(address, options.connections, options.seconds).map_err(|e| e.to_string())
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("c10k: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options { mode: Mode::Conduct, connections: 10_000, seconds: 5 };
+    let mut on_threads = false;
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value; see --help"));
+        match arg.as_str() {
+            "--help" | "-h" => options.mode = Mode::Help,
+            "--connections" => options.connections = number(&arg, &value()?)? as usize,
+            "--seconds" => options.seconds = number(&arg, &value()?)?,
+            "--threads" => on_threads = true,
+            "--serve" => {
+                let address = address(&value()?)?;
+                options.mode = Mode::Serve { address, kind: Kind::Fibers };
+            }
+            "--drive" => options.mode = Mode::Drive { address: address(&value()?)? },
+            _ => return Err(format!("unknown option {arg}; see --help")),
+        }
+    }
+    match &mut options.mode {
+        Mode::Serve { kind, .. } if on_threads => *kind = Kind::Threads,
+        _ if on_threads => return Err("--threads goes with --serve; see --help".into()),
+        _ => {}
+    }
+    Ok(options)
+}
+
+fn number(option: &str, text: &str) -> Result<u64, String> {
+    match text.replace('_', "").parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(format!("{option} takes a whole number above 0, not {text:?}")),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let example = "an address and a port such as 127.0.0.1:7000";
+    text.parse().map_err(|_| format!("{text:?} is not {example}"))
+}
+
+/// Raises the soft limit of open files as far as `connections` need.
+fn raise_descriptor_limit(connections: usize) -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = connections as u64 + OTHER_DESCRIPTORS;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|soft| soft >= needed) {
+        return Ok(());
+    }
+    if let Some(hard) = limit.maximum.filter(|&hard| hard < needed) {
+        return Err(format!(
+            "{connections} connections need {needed} open files in a process, and the hard limit \
+             is {hard}.\nEither raise it (as root: `ulimit -Hn {needed}` in this shell; for good: \
+             `* hard nofile {needed}` in /etc/security/limits.conf and a new login; in a \
+             container: `--ulimit nofile={needed}`),\nor run with --connections {}.",
+            hard.saturating_sub(OTHER_DESCRIPTORS).max(1)
+        ));
+    }
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised)
+        .map_err(|error| format!("cannot raise the limit of open files to {needed}: {error}"))
+}
+
+fn serve(address: SocketAddr, kind: Kind, connections: usize) -> Result<(), String> {
+    raise_descriptor_limit(connections)?;
+    let text = |error: io::Error| format!("cannot serve on {address}: {error}");
+    let announce = |local: io::Result<SocketAddr>| {
+        let local = local.map_err(text)?;
+        println!("serving {} on {local}", kind.name());
+        Ok::<(), String>(())
+    };
+    match kind {
+        Kind::Fibers => {
+            let listener = strands::net::TcpListener::bind(address).map_err(text)?;
+            announce(listener.local_addr())?;
+            fibers::serve(listener).map_err(text)
+        }
+        Kind::Threads => {
+            let listener = std::net::TcpListener::bind(address).map_err(text)?;
+            announce(listener.local_addr())?;
+            // Not on the main fiber's worker: this one blocks.
+            strands::unblock(|| threads::serve(listener)).map_err(text)
+        }
+    }
+}
+
+/// Runs both servers and prints the table.
+fn conduct(connections: usize, seconds: u64) -> Result<(), String> {
+    raise_descriptor_limit(connections)?;
+    let mut rows = Vec::new();
+    for kind in [Kind::Fibers, Kind::Threads] {
+        rows.push((kind, measure(kind, connections, seconds)?));
+    }
+    print!("{}", table(&rows));
+    for (kind, row) in &rows {
+        if row.results.connections < connections as u64 {
+            let missing = connections as u64 - row.results.connections;
+            println!("{missing} connections could not be held by {}", kind.name());
+        }
+    }
+    Ok(())
+}
+
+/// What one server did.
+struct Row {
+    results: Results,
+    cpu_us_per_message: f64,
+    bytes_per_connection: f64,
+}
+
+/// Runs one server and its client, each in a process of its own.
+fn measure(kind: Kind, connections: usize, seconds: u64) -> Result<Row, String> {
+    let count = connections.to_string();
+    let mut args = vec!["--serve", "127.0.0.1:0", "--connections", &count];
+    if kind == Kind::Threads {
+        args.push("--threads");
+    }
+    let mut server = spawn(&args)?;
+    let line = server.lines.next().ok_or("the server ended before it served")?;
+    let address = line.rsplit(' ').next().unwrap_or_default().to_owned();
+    let empty = server.usage()?;
+
+    let secs = seconds.to_string();
+    let mut client = spawn(&["--drive", &address, "--connections", &count, "--seconds", &secs])?;
+    let bar = Bar::new(kind.name());
+    let (mut full, mut results) = (None, None);
+    // A pipe blocks its reader, so it is read where that holds up no fiber.
+    while let Some(line) = strands::unblock(|| client.lines.next()) {
+        if let Some(connected) = line.strip_prefix("connected ") {
+            bar.draw(connected.parse().unwrap_or(0), connections, "connected");
+        } else if line == "running" {
+            full = Some(server.usage()?);
+            bar.pass(Duration::from_secs(seconds));
+        } else if let Some(found) = Results::from_line(&line) {
+            results = Some(found);
+        }
+    }
+    bar.end();
+    let after = server.usage()?;
+    let (Some(full), Some(results)) = (full, results) else {
+        return Err(format!("the client of the {} server failed", kind.name()));
+    };
+    let held = results.connections.max(1) as f64;
+    Ok(Row {
+        results,
+        cpu_us_per_message: (after.cpu_us - full.cpu_us) / results.messages.max(1) as f64,
+        // Buffers and stacks are touched by the first message, so memory is read at the end.
+        bytes_per_connection: (after.bytes.max(full.bytes) - empty.bytes) / held,
+    })
+}
+
+/// A process of this program, ended when it is dropped.
+struct Part {
+    child: Child,
+    lines: std::iter::Flatten<io::Lines<BufReader<ChildStdout>>>,
+}
+
+fn spawn(args: &[&str]) -> Result<Part, String> {
+    let spawned = env::current_exe()
+        .and_then(|program| Command::new(program).args(args).stdout(Stdio::piped()).spawn());
+    let mut child = spawned.map_err(|error| format!("cannot start {}: {error}", args[0]))?;
+    let output = child.stdout.take().expect("it was asked for");
+    Ok(Part { child, lines: BufReader::new(output).lines().flatten() })
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process has used so far.
+struct Usage {
+    cpu_us: f64,
+    /// Resident memory and page tables.
+    bytes: f64,
+}
+
+impl Part {
+    fn usage(&self) -> Result<Usage, String> {
+        let id = self.child.id();
+        let read = |file: &str| {
+            std::fs::read_to_string(format!("/proc/{id}/{file}"))
+                .map_err(|error| format!("the server has ended: {error}"))
+        };
+        // The fields after the program's name, which is in brackets; see proc_pid_stat(5).
+        let stat = read("stat")?;
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: f64 =
+            fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
+        let status = read("status")?;
+        let kib = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key));
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).unwrap_or(0.0)
+        };
+        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+        Ok(Usage {
+            cpu_us: ticks * 1e6 / ticks_per_second,
+            bytes: (kib("VmRSS:") + kib("VmPTE:")) * 1024.0,
+        })
+    }
+}
+
+/// A progress bar, where somebody watches.
+struct Bar {
+    name: &'static str,
+    watched: bool,
+}
+
+impl Bar {
+    const WIDTH: usize = 40;
+
+    fn new(name: &'static str) -> Bar {
+        let bar = Bar { name, watched: io::stderr().is_terminal() };
+        if !bar.watched {
+            eprintln!("measuring {name} …");
+        }
+        bar
+    }
+
+    fn draw(&self, done: usize, all: usize, what: &str) {
+        if !self.watched {
+            return;
+        }
+        let full = Self::WIDTH * done.min(all) / all.max(1);
+        let (name, width) = (self.name, Self::WIDTH);
+        let filled = "█".repeat(full);
+        eprint!("\r{name:>8} [{filled:<width$}] {done:>6} of {all} {what}   ");
+        let _ = io::stderr().flush();
+    }
+
+    /// Shows time passing, from a fiber of its own.
+    fn pass(&self, time: Duration) {
+        let bar = Bar { name: self.name, watched: self.watched };
+        strands::spawn(move || {
+            let start = Instant::now();
+            while let Some(left) = time.checked_sub(start.elapsed()) {
+                let (done, all) = ((time - left).as_secs_f64(), time.as_secs_f64());
+                bar.draw((done * 10.0) as usize, (all * 10.0) as usize, "tenths of a second");
+                strands::sleep(Duration::from_millis(100).min(left));
+            }
+        });
+    }
+
+    fn end(&self) {
+        if self.watched {
+            eprint!("\r{:80}\r", "");
+        }
+    }
+}
+
+fn table(rows: &[(Kind, Row)]) -> String {
+    let mut text = String::new();
+    let header = ["", "connections", "messages/s", "p50", "p99", "p99.9", "CPU/message", "memory"];
+    let mut lines = vec![header.map(String::from)];
+    for (kind, Row { results, cpu_us_per_message, bytes_per_connection }) in rows {
+        lines.push([
+            kind.name().into(),
+            results.connections.to_string(),
+            format!("{:.0}", results.messages as f64 / results.seconds),
+            milliseconds(results.p50_us),
+            milliseconds(results.p99_us),
+            milliseconds(results.p999_us),
+            format!("{cpu_us_per_message:.1} µs"),
+            format!("{bytes_per_connection:.0} B"),
+        ]);
+    }
+    for line in &lines {
+        for (column, cell) in line.iter().enumerate() {
+            let width = lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+            let gap = if column == 0 { "" } else { "  " };
+            let _ = match column {
+                0 => write!(text, "{gap}{cell:<width$}"),
+                _ => write!(text, "{gap}{cell:>width$}"),
+            };
+        }
+        text.push('\n');
+    }
+    text.push_str("CPU is the server's alone; memory is a connection's, page tables included.\n");
+    text
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{:.1} ms", us as f64 / 1000.0)
+}

@@ -1,0 +1,96 @@
+//! Soundness: what is guaranteed, by what, and what is not.
+//!
+//! Nothing in this crate's interface is `unsafe`, and safe code that uses it cannot cause undefined
+//! behaviour, with the exceptions that the second half of this page names. They come from *other*
+//! code that takes a thread for a stack.
+//!
+//! # What is guaranteed, and by what
+//!
+//! **A fiber never changes its worker once it has started.** So whatever is on its stack stays on
+//! one OS thread: values that are not `Send` may live across anything that waits, and the compiler
+//! may assume, as it does, that the address of a thread-local does not change within a function.
+//! [`spawn`](crate::spawn()) asks for `Send` because a fiber that has *not* started, which is only
+//! its closure, goes to whichever worker is idle.
+//!
+//! **A stack is not freed before it has been unwound.** A fiber that shall end is unwound from
+//! where it waits, so every destructor that somebody relies on runs. Where that cannot be done
+//! (`panic = "abort"`, a `catch_unwind` that swallows the unwinding and waits again) the stack
+//! stays, and so does the thread beneath it.
+//!
+//! **A scope ends after its children**, however its closure and its children end: by value,
+//! by panic or by a cancel. This is why children may borrow, as with `std::thread::scope`. The same
+//! holds for what [`Runtime::run`](crate::Runtime::run) and [`unblock`](crate::unblock) are given.
+//!
+//! **Buffers are borrowed for as long as the kernel may use them.** A read or write that is
+//! cancelled or times out does not return before the kernel has let go of the buffer.
+//!
+//! **The ends of stacks are guarded.** A fiber that overflows its stack ends the process with a
+//! message that says which fiber it was and how large its stack; it does not write to other memory.
+//!
+//! # What is not
+//!
+//! **A pointer to a stack, kept in a thread-local across something that waits.** The fibers of a
+//! worker share its thread-locals. A crate that keeps a reference to a local variable in a
+//! thread-local for the length of a call (`scoped-tls`, and what is built on it) trusts that
+//! nothing else runs on the thread until that call returns. If the call waits, other fibers run,
+//! see the pointer, and may nest their own in another order. With such a crate, safe code can read
+//! memory that is gone. Do not wait inside such a call; run it in [`unblock`](crate::unblock) where
+//! it might. This is so with all fibers that share a thread.
+//!
+//! **`thread_local!` is per worker.** Sound, but a value kept there is seen by whichever fiber of
+//! the worker runs next: a cache or a counter is all right, a "current request" is not. A `RefCell`
+//! there that is borrowed across something that waits panics when the next fiber borrows it.
+//!
+//! **`std::thread::panicking` is per OS thread.** While a fiber waits in the middle of its
+//! unwinding (a destructor that sleeps, locks or joins), the other fibers of its worker see
+//! `std::thread::panicking() == true`. A `std::sync::Mutex` may then be poisoned by a guard that is
+//! dropped without a panic, or not be poisoned by one. Strands' own locks and
+//! [`thread::panicking`](crate::thread::panicking) go by the fiber, with one limit: a panic that
+//! *begins* while another fiber of the worker is suspended in its unwinding is not seen before that
+//! one has gone on.
+//!
+//! **A panic hook that waits.** std aborts the process when a panic begins on a thread that is in
+//! its panic hook. If a hook suspends its fiber, a panic of another fiber of that worker is such a
+//! one. Hooks must not wait.
+//!
+//! **A second panic while unwinding** (a destructor that panics) aborts the process, as everywhere
+//! in Rust. It is the fiber's own unwinding that counts: a fiber that panics while *another* is
+//! suspended in its unwinding unwinds as usual.
+//!
+//! **Waiting below a callback from C.** Unwinding cannot pass a Rust `extern "C"` function: the
+//! process aborts, by Rust's rule. So a fiber that waits inside a callback (a comparison function
+//! of `qsort`, say) must not be cancelled there: wrap the wait in
+//! [`cancel::uncancellable`](crate::cancel::uncancellable).
+//!
+//! **A suspended coroutine that is forgotten.** `mem::forget` of a suspended bare
+//! `strands_fiber::Coroutine` leaks its stack with all that is on it. Sound, as any leak: what it
+//! borrows is borrowed for good.
+//!
+//! **A guard of `std::sync::Mutex` held across something that waits.** Sound, but it can hold up a
+//! worker for ever: if another fiber of the worker locks the same mutex, it blocks the thread that
+//! would have run the guard's owner. Use [`sync::Mutex`](crate::sync::Mutex), which suspends the
+//! fiber instead.
+//!
+//! **Blocking calls.** What blocks the OS thread (a file on a slow disk, `std::net`, a foreign
+//! library) holds up every fiber of the worker. Use net, or [`unblock`](crate::unblock) for the
+//! rest.
+//!
+//! # Panics, at the edges
+//!
+//! - **A panic that ends a fiber** is its result:
+//!   [`JoinHandle::join`](crate::thread::JoinHandle::join) returns the payload. If the handle was
+//!   dropped, the payload is dropped where the fiber ends. The hook prints the *worker's* name, as
+//!   std knows no fibers.
+//! - **A panic that crosses [`scope`](crate::scope())** goes on after the children have ended.
+//!   Children are not told: they run to their end.
+//! - **A child's panic** that nobody took by joining makes the scope panic with `a scoped thread
+//!   panicked`, after all have ended.
+//! - **A destructor that waits while a fiber unwinds** suspends the fiber like any other wait. The
+//!   worker runs others meanwhile, and no cancel is delivered to it.
+//! - **A panic in the destructor of a fiber's value or payload**: if the handle was dropped first,
+//!   the panic ends there, reported by the hook (in a scope it counts as the child's). If the value
+//!   was joined, or the handle is dropped last, it is the panic of whoever drops it. During a join
+//!   that unwinds, it aborts, as two panics at once do everywhere.
+//! - **A panic in a closure given to [`unblock`](crate::unblock) or
+//!   [`Runtime::run`](crate::Runtime::run)** goes on in the caller.
+//! - **A panic in a hook** of a runtime is reported and goes no further.

@@ -1,0 +1,187 @@
+//! The right to a fiber's result.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use strands_sched::{Join, LocalJoin, TaskRef};
+
+use crate::thread::Thread;
+
+/// What a fiber ended with: its value, or the payload that it panicked with.
+///
+/// ```
+/// let result: strands::thread::Result<i32> = strands::spawn(|| panic!("boom")).join();
+/// assert_eq!(result.unwrap_err().downcast_ref(), Some(&"boom"));
+/// ```
+pub use std::thread::Result;
+
+/// The right to join a fiber, as `std::thread::JoinHandle`.
+///
+/// Dropping it detaches the fiber, which goes on: its value is dropped where it ends, or here if
+/// it has ended. If that drop panics, the panic is that of whoever drops it.
+///
+/// ```
+/// let handle = strands::spawn(|| (1..=10).sum::<u32>());
+/// assert_eq!(handle.join().unwrap(), 55);
+/// ```
+pub struct JoinHandle<T> {
+    join: Join<T>,
+    thread: LazyThread,
+}
+
+impl<T> JoinHandle<T> {
+    pub(crate) fn new(join: Join<T>) -> JoinHandle<T> {
+        JoinHandle { join, thread: LazyThread::default() }
+    }
+
+    /// The fiber.
+    ///
+    /// ```
+    /// let handle = strands::spawn(|| {});
+    /// println!("spawned {:?}", handle.thread().id());
+    /// ```
+    pub fn thread(&self) -> &Thread {
+        self.thread.get(self.join.task())
+    }
+
+    /// Waits for the fiber to end, and returns its value.
+    ///
+    /// All that the fiber did happens before this returns.
+    ///
+    /// # Errors
+    ///
+    /// The payload that the fiber panicked with; of type [`Cancelled`](crate::cancel::Cancelled) if
+    /// a shutdown of its runtime ended it.
+    ///
+    /// # Panics
+    ///
+    /// If a fiber joins itself, which would wait for ever. A fiber that is cancelled while it waits
+    /// unwinds, and what it waited for is detached.
+    ///
+    /// ```
+    /// let handle = strands::spawn(|| -> i32 { std::panic::resume_unwind(Box::new(7)) });
+    /// let payload = handle.join().unwrap_err();
+    /// assert_eq!(payload.downcast_ref::<i32>(), Some(&7));
+    /// ```
+    pub fn join(self) -> Result<T> {
+        self.join.join()
+    }
+
+    /// Whether the fiber's closure has returned or panicked, so that [`join`](Self::join) does not
+    /// wait.
+    ///
+    /// ```
+    /// let handle = strands::spawn(|| {});
+    /// while !handle.is_finished() {
+    ///     strands::yield_now();
+    /// }
+    /// handle.join().unwrap();
+    /// ```
+    pub fn is_finished(&self) -> bool {
+        self.join.is_finished()
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").finish_non_exhaustive()
+    }
+}
+
+/// The right to join a fiber of the same worker, whose value need not be `Send`.
+///
+/// It stays on its worker, as its value does. Otherwise it is a [`JoinHandle`].
+///
+/// ```
+/// use std::rc::Rc;
+/// use std::cell::Cell;
+///
+/// let runtime = strands::Runtime::builder().workers(1).build()?;
+/// let total = runtime.run(|| {
+///     let count = Rc::new(Cell::new(1));
+///     let shared = count.clone();
+///     let handle = strands::spawn_local(move || {
+///         shared.set(shared.get() + 1);
+///         shared
+///     });
+///     handle.join().unwrap().get() + count.get()
+/// });
+/// assert_eq!(total, 4);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct LocalJoinHandle<T> {
+    join: LocalJoin<T>,
+    thread: LazyThread,
+}
+
+impl<T> LocalJoinHandle<T> {
+    pub(super) fn new(join: LocalJoin<T>) -> LocalJoinHandle<T> {
+        LocalJoinHandle { join, thread: LazyThread::default() }
+    }
+
+    /// The fiber.
+    ///
+    /// ```
+    /// # let runtime = strands::Runtime::builder().workers(1).build()?;
+    /// runtime.run(|| {
+    ///     let handle = strands::spawn_local(strands::thread::park);
+    ///     handle.thread().unpark();
+    ///     handle.join().unwrap();
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn thread(&self) -> &Thread {
+        self.thread.get(self.join.task())
+    }
+
+    /// As [`JoinHandle::join`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// # let runtime = strands::Runtime::builder().workers(1).build()?;
+    /// let sum = runtime.run(|| strands::spawn_local(|| 1 + 1).join().unwrap());
+    /// assert_eq!(sum, 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn join(self) -> Result<T> {
+        self.join.join()
+    }
+
+    /// As [`JoinHandle::is_finished`].
+    ///
+    /// ```
+    /// # let runtime = strands::Runtime::builder().workers(1).build()?;
+    /// runtime.run(|| {
+    ///     let handle = strands::spawn_local(|| {});
+    ///     assert!(!handle.is_finished(), "it shares our worker, and we have not waited yet");
+    ///     handle.join().unwrap();
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn is_finished(&self) -> bool {
+        self.join.is_finished()
+    }
+}
+
+impl<T> fmt::Debug for LocalJoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalJoinHandle").finish_non_exhaustive()
+    }
+}
+
+/// A [`Thread`] made when it is asked for, which is rare: a count less for each spawn.
+#[derive(Default)]
+pub(super) struct LazyThread(OnceLock<Thread>);
+
+impl LazyThread {
+    pub(super) fn get(&self, task: &TaskRef) -> &Thread {
+        self.0.get_or_init(|| Thread::of(task))
+    }
+}

@@ -1,0 +1,187 @@
+//! Fibers that borrow.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+
+use strands_sched::{Join, ScopeFace, SpawnOptions, Spawner};
+
+use crate::runtime;
+use crate::thread::join::LazyThread;
+use crate::thread::{Result, Thread};
+
+/// Opens a scope for fibers that borrow, as `std::thread::scope` does for threads.
+///
+/// It returns after all fibers spawned in it have ended, joined or not.
+/// That holds however the closure is left, and however a child ends:
+///
+/// - If the closure panics, the panic goes on after the children have ended.
+/// - If a child panics and is not joined, the others run to their end, then this panics.
+/// - If the calling fiber is cancelled, the cancel unwinds it after the children have ended. A
+///   runtime's shutdown, which is what cancels, cancels the children too.
+///
+/// # Panics
+///
+/// `a scoped thread panicked`, if a child panicked and nobody took its payload by joining it.
+///
+/// ```
+/// let mut buffer = vec![0; 4];
+/// let (left, right) = buffer.split_at_mut(2);
+/// strands::scope(|scope| {
+///     scope.spawn(|| left.fill(1));
+///     scope.spawn(|| right.fill(2));
+/// });
+/// assert_eq!(buffer, [1, 1, 2, 2]);
+/// ```
+#[track_caller]
+pub fn scope<'env, F, T>(f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    strands_sched::scope::<Face, F, T>(f)
+}
+
+/// What [`scope`] lends to its closure, to spawn in, as `std::thread::Scope`.
+///
+/// `'scope` is the scope's own lifetime: it begins before the closure runs and ends after the last
+/// child has ended. `'env` is that of what is borrowed from outside.
+///
+/// ```
+/// strands::scope(|scope| {
+///     // A child may spawn siblings.
+///     scope.spawn(|| scope.spawn(|| {}));
+/// });
+/// ```
+pub struct Scope<'scope, 'env: 'scope> {
+    spawner: Spawner<'scope, 'env>,
+    /// `spawner` is invariant in both; this only says that the bound is meant.
+    outlives: PhantomData<&'scope &'env ()>,
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Spawns a fiber that may borrow from outside the scope.
+    ///
+    /// # Panics
+    ///
+    /// If no fiber can be spawned; [`Builder::spawn_scoped`](crate::thread::Builder::spawn_scoped)
+    /// returns the error instead.
+    ///
+    /// ```
+    /// let words = ["one", "two", "three"];
+    /// let lengths = strands::scope(|scope| {
+    ///     let handles = words.map(|word| scope.spawn(move || word.len()));
+    ///     handles.map(|handle| handle.join().unwrap())
+    /// });
+    /// assert_eq!(lengths, [3, 3, 5]);
+    /// ```
+    #[track_caller]
+    pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        self.spawn_with(SpawnOptions::default(), f).expect("failed to spawn thread")
+    }
+
+    #[track_caller]
+    pub(super) fn spawn_with<F, T>(
+        &'scope self,
+        options: SpawnOptions,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let join = self.spawner.spawn(options, runtime::default_runtime, f)?;
+        Ok(ScopedJoinHandle { join, thread: LazyThread::default(), scope: PhantomData })
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("spawner", &self.spawner).finish_non_exhaustive()
+    }
+}
+
+/// The right to join a fiber of a [`Scope`], as `std::thread::ScopedJoinHandle`.
+///
+/// Dropping it leaves the fiber to the scope.
+///
+/// ```
+/// strands::scope(|scope| {
+///     let handle = scope.spawn(|| panic!("looked at"));
+///     assert!(handle.join().is_err()); // So the scope does not panic.
+/// });
+/// ```
+pub struct ScopedJoinHandle<'scope, T> {
+    join: Join<T>,
+    thread: LazyThread,
+    scope: PhantomData<&'scope ()>,
+}
+
+impl<T> ScopedJoinHandle<'_, T> {
+    /// The fiber.
+    ///
+    /// ```
+    /// strands::scope(|scope| {
+    ///     let parked = scope.spawn(strands::thread::park);
+    ///     parked.thread().unpark();
+    /// });
+    /// ```
+    pub fn thread(&self) -> &Thread {
+        self.thread.get(self.join.task())
+    }
+
+    /// As [`JoinHandle::join`](crate::thread::JoinHandle::join).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// let numbers = [1, 2, 3];
+    /// strands::scope(|scope| {
+    ///     let sum = scope.spawn(|| numbers.iter().sum::<i32>());
+    ///     assert_eq!(sum.join().unwrap(), 6);
+    /// });
+    /// ```
+    pub fn join(self) -> Result<T> {
+        self.join.join()
+    }
+
+    /// As [`JoinHandle::is_finished`](crate::thread::JoinHandle::is_finished).
+    ///
+    /// ```
+    /// strands::scope(|scope| {
+    ///     let handle = scope.spawn(|| {});
+    ///     while !handle.is_finished() {
+    ///         strands::yield_now();
+    ///     }
+    /// });
+    /// ```
+    pub fn is_finished(&self) -> bool {
+        self.join.is_finished()
+    }
+}
+
+impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedJoinHandle").finish_non_exhaustive()
+    }
+}
+
+/// Tells the scheduler what a scope looks like here.
+enum Face {}
+
+impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+    type Scope = Scope<'scope, 'env>;
+
+    fn make(spawner: Spawner<'scope, 'env>) -> Scope<'scope, 'env> {
+        Scope { spawner, outlives: PhantomData }
+    }
+}

@@ -1,0 +1,55 @@
+//! What the tests of this folder share.
+#![allow(dead_code)]
+
+use std::process::{Command, Output};
+
+use strands::Runtime;
+
+/// How much longer stress tests shall run than by default.
+pub fn stress() -> usize {
+    std::env::var("STRANDS_STRESS")
+        .map_or(1, |factor| factor.parse().expect("STRANDS_STRESS is a number"))
+}
+
+pub fn runtime(workers: usize) -> Runtime {
+    Runtime::builder().workers(workers).build().unwrap()
+}
+
+/// Runs `test` from a plain thread, and from fibers with and without other workers.
+pub fn from_everywhere(test: impl Fn() + Send + Sync) {
+    test();
+    std::thread::scope(|scope| scope.spawn(&test).join()).unwrap();
+    for workers in [1, 2, 4] {
+        runtime(workers).run(&test);
+    }
+}
+
+/// Set in a child process to the case that it shall run.
+const CHILD: &str = "STRANDS_TEST_CHILD";
+
+/// The case that this process is the child for.
+pub fn child_case() -> Option<String> {
+    std::env::var(CHILD).ok()
+}
+
+/// This program again, to run `case`; `test` is the test that is there.
+pub fn child(test: &str, case: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, case);
+    for variable in ["STRANDS_WORKERS", "RUST_BACKTRACE"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+pub fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The text of a panic's payload.
+pub fn text(payload: &(dyn std::any::Any + Send)) -> &str {
+    match payload.downcast_ref::<&str>() {
+        Some(text) => text,
+        None => payload.downcast_ref::<String>().map_or("", String::as_str),
+    }
+}

@@ -1,0 +1,232 @@
+//! Fibers that wait while they unwind, and their neighbours on the same worker.
+
+mod thread_common;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use strands::sync::Mutex;
+use strands::thread::{self, Builder, Placement};
+use thread_common::{runtime, text};
+
+/// What a destructor waits in.
+#[derive(Clone, Copy)]
+enum Wait {
+    Sleep,
+    Lock,
+    Join,
+    Park,
+    Yield,
+}
+
+struct Waits {
+    how: Wait,
+    lock: Arc<Mutex<u32>>,
+    waiting: Arc<AtomicBool>,
+    released: Arc<AtomicBool>,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        assert!(thread::panicking());
+        self.waiting.store(true, SeqCst);
+        while !self.released.load(SeqCst) {
+            match self.how {
+                Wait::Sleep => thread::sleep(Duration::from_micros(50)),
+                Wait::Lock => *self.lock.lock().unwrap() += 1,
+                Wait::Join => thread::spawn(thread::yield_now).join().unwrap(),
+                Wait::Park => thread::park_timeout(Duration::from_micros(50)),
+                Wait::Yield => {}
+            }
+            thread::yield_now();
+            assert!(thread::panicking(), "it forgot that it unwinds");
+        }
+    }
+}
+
+#[test]
+fn neighbours_do_not_see_it() {
+    for how in [Wait::Sleep, Wait::Lock, Wait::Join, Wait::Park, Wait::Yield] {
+        runtime(1).run(|| {
+            let lock = Arc::new(Mutex::new(0));
+            let waiting = Arc::new(AtomicBool::new(false));
+            let released = Arc::new(AtomicBool::new(false));
+            // Waits from before the other's panic until after.
+            let early = {
+                let (lock, waiting, released) = (lock.clone(), waiting.clone(), released.clone());
+                thread::spawn(move || {
+                    let own = Mutex::new(());
+                    let guard = own.lock().unwrap();
+                    while !waiting.load(SeqCst) {
+                        thread::yield_now();
+                    }
+                    for _ in 0..20 {
+                        assert!(!thread::panicking(), "seen by one that was there before");
+                        *lock.lock().unwrap() += 1;
+                        thread::yield_now();
+                    }
+                    drop(guard);
+                    assert!(!own.is_poisoned());
+                    released.load(SeqCst)
+                })
+            };
+            let unwinding = {
+                let (lock, waiting, released) = (lock.clone(), waiting.clone(), released.clone());
+                thread::spawn(move || {
+                    let _waits = Waits { how, lock, waiting, released };
+                    panic!("unwinds slowly");
+                })
+            };
+            while !waiting.load(SeqCst) {
+                thread::yield_now();
+            }
+            assert!(!early.join().unwrap());
+            // One that starts meanwhile.
+            thread::spawn(|| assert!(!thread::panicking())).join().unwrap();
+            for _ in 0..20 {
+                assert!(!thread::panicking());
+                drop(lock.lock().unwrap());
+                thread::yield_now();
+            }
+            // One that panics meanwhile ends as ever; the first goes on unwinding.
+            let payload = thread::spawn(|| panic!("meanwhile")).join().unwrap_err();
+            assert_eq!(text(&*payload), "meanwhile");
+            assert!(panic::catch_unwind(|| panic!("caught meanwhile")).is_err());
+            released.store(true, SeqCst);
+            assert_eq!(text(&*unwinding.join().unwrap_err()), "unwinds slowly");
+            assert!(!lock.is_poisoned());
+            assert!(!thread::panicking() && !std::thread::panicking());
+        });
+    }
+}
+
+#[test]
+fn many_unwind_at_once() {
+    struct Sleeps;
+    impl Drop for Sleeps {
+        fn drop(&mut self) {
+            for _ in 0..3 {
+                thread::sleep(Duration::from_micros(30));
+                thread::yield_now();
+            }
+        }
+    }
+    for workers in [1, 2] {
+        runtime(workers).run(|| {
+            let lock = Mutex::new(0);
+            thread::scope(|scope| {
+                for i in 0..50 {
+                    let lock = &lock;
+                    let child = Builder::new().placement(Placement::Anywhere);
+                    let child = child.spawn_scoped(scope, move || {
+                        if i % 2 == 0 {
+                            let _sleeps = Sleeps;
+                            panic!("even");
+                        }
+                        for _ in 0..10 {
+                            *lock.lock().unwrap() += 1;
+                            thread::yield_now();
+                        }
+                    });
+                    let child = child.unwrap();
+                    scope.spawn(move || assert_eq!(child.join().is_err(), i % 2 == 0));
+                }
+            });
+            assert_eq!(*lock.lock().unwrap(), 250);
+            assert!(!thread::panicking());
+        });
+    }
+}
+
+#[test]
+fn a_lock_is_poisoned_by_the_fiber_that_panics_under_it() {
+    runtime(1).run(|| {
+        let lock = Arc::new(Mutex::new(0));
+        let its = lock.clone();
+        let holder = thread::spawn(move || {
+            let _guard = its.lock().unwrap();
+            thread::yield_now();
+            panic!("while it is locked");
+        });
+        holder.join().unwrap_err();
+        assert!(lock.is_poisoned());
+    });
+}
+
+#[test]
+fn a_destructor_that_waits_during_a_join() {
+    // The joined payload's destructor waits, in the joiner.
+    struct Waits(Arc<AtomicUsize>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            thread::yield_now();
+            thread::spawn(|| ()).join().unwrap();
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    for workers in [1, 2] {
+        runtime(workers).run(|| {
+            let dropped = Arc::new(AtomicUsize::new(0));
+            let value = Waits(dropped.clone());
+            drop(thread::spawn(move || panic::panic_any(value)).join().unwrap_err());
+            assert_eq!(dropped.load(SeqCst), 1);
+            // Detached: where the fiber ends.
+            let value = Waits(dropped.clone());
+            drop(thread::spawn(move || value));
+            while dropped.load(SeqCst) < 2 {
+                thread::yield_now();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_payload_that_panics_when_it_is_dropped() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the payload's");
+        }
+    }
+    runtime(1).run(|| {
+        let payload = thread::spawn(|| panic::panic_any(Bomb)).join().unwrap_err();
+        let caught = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        assert_eq!(text(&*caught.unwrap_err()), "the payload's");
+        // Detached before it ends: the panic ends with the fiber, and the worker goes on.
+        drop(thread::spawn(|| panic::panic_any(Bomb)));
+        drop(thread::spawn(|| Bomb));
+        for _ in 0..10 {
+            thread::yield_now();
+        }
+        thread::spawn(|| ()).join().unwrap();
+    });
+}
+
+#[test]
+fn no_cancel_is_delivered_while_unwinding() {
+    struct Waits(std::sync::mpsc::Sender<()>, Arc<AtomicBool>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+            // Long enough for the shutdown to come; a cancel delivered here would abort.
+            for _ in 0..100 {
+                thread::sleep(Duration::from_micros(100));
+            }
+            self.1.store(true, SeqCst);
+        }
+    }
+    let runtime = runtime(1);
+    let (unwinding, is_unwinding) = std::sync::mpsc::channel();
+    let to_its_end = Arc::new(AtomicBool::new(false));
+    let waits = Waits(unwinding, to_its_end.clone());
+    let fiber = runtime.spawn(move || {
+        let _waits = waits;
+        panic!("unwinds slowly");
+    });
+    is_unwinding.recv().unwrap();
+    runtime.shutdown_timeout(Duration::MAX).unwrap();
+    assert!(to_its_end.load(SeqCst));
+    assert_eq!(text(&*fiber.join().unwrap_err()), "unwinds slowly");
+}
