@@ -205,8 +205,10 @@ pub fn park_token(deadline: Option<Instant>) {
     static PARK: Op = Op("thread::park");
     let me = current::header();
     let take = || me.token.swap(0, AcqRel) == 1;
+    // First, as it may deliver a cancel, which must not cost the token.
+    charge();
     if take() {
-        return charge();
+        return;
     }
     let outcome = wait_until(&PARK, me.id() as usize, deadline, || me.token.load(Acquire) == 1);
     take();

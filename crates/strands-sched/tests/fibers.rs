@@ -31,7 +31,7 @@ fn results_and_panics_come_through_join() {
         });
         assert_eq!(sum, 499_500);
         let panicked = spawn_at(&runtime, 0, || std::panic::resume_unwind(Box::new(7)));
-        assert_eq!(*panicked.join().map(|()| ()).unwrap_err().downcast::<i32>().unwrap(), 7);
+        assert_eq!(*panicked.join().unwrap_err().downcast::<i32>().unwrap(), 7);
         runtime.shutdown(None).unwrap();
     }
 }

@@ -31,7 +31,7 @@ fn runs_and_borrows() {
     );
     assert_eq!(log, [1, 2]);
     let caught = panic::catch_unwind(AssertUnwindSafe(|| runtime.run(|| panic!("inside"))));
-    assert_eq!(text(&*caught.map(|()| ()).unwrap_err()), "inside");
+    assert_eq!(text(&*caught.unwrap_err()), "inside");
     assert_eq!(runtime.spawn(|| 7).join().unwrap(), 7);
 }
 
@@ -55,7 +55,7 @@ fn runtimes_nest() {
     assert_eq!(names, ["outer-worker-0", "inner-worker-0", "outer-worker-0", "inner-worker-0"]);
     let caught =
         panic::catch_unwind(AssertUnwindSafe(|| outer.run(|| inner.run(|| panic!("deep")))));
-    assert_eq!(text(&*caught.map(|()| ()).unwrap_err()), "deep");
+    assert_eq!(text(&*caught.unwrap_err()), "deep");
 }
 
 #[test]

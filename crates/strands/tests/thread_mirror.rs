@@ -55,7 +55,7 @@ mirrored! {
 
     fn scopes_borrow() {
         use imp::thread;
-        let mut numbers = vec![1, 2, 3, 4];
+        let mut numbers = [1, 2, 3, 4];
         let (left, right) = numbers.split_at_mut(2);
         let total = thread::scope(|scope| {
             let sum = scope.spawn(|| {
