@@ -50,6 +50,10 @@ const RETURNED: usize = 0;
 /// the coroutine that swallows the unwinding and suspends again, a coroutine suspended by a
 /// destructor during a panic) the stack and all that it holds are leaked.
 ///
+/// A coroutine that is suspended inside `LocalKey::with` of a `thread_local!` must end before its
+/// thread does: if it is forgotten, or kept in a thread-local itself, the value that it borrows is
+/// destroyed first. Rust has no way to say so in types.
+///
 /// A coroutine never leaves its thread. It is not meant for use inside strands' fibers that
 /// suspend in it: a fiber parks as a whole, coroutines on its stack included.
 pub struct Coroutine<Input, Yield, Return> {

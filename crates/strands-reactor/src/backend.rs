@@ -28,10 +28,20 @@ use std::time::Duration;
 use crate::slot::Token;
 
 #[cfg(target_os = "linux")]
-pub(crate) mod epoll;
+mod epoll;
+pub(crate) mod fork;
 mod wake_fd;
 
 pub(crate) use wake_fd::{Ready, WakeFd, poll_one, replace_by_dead_end};
+
+/// Makes the backend of one worker, on its thread.
+#[cfg(target_os = "linux")]
+pub(crate) fn make(chosen: crate::Backend, id: u32) -> io::Result<Box<dyn Backend>> {
+    use crate::Backend::{Auto, Epoll};
+    match chosen {
+        Auto | Epoll => Ok(Box::new(epoll::Epoll::new(id)?)),
+    }
+}
 
 /// What has become possible.
 #[derive(Debug, Clone, Copy, Default)]

@@ -4,17 +4,16 @@
 //! retry), `source` (a descriptor with its waiters, and the races that could lose one), `slot`
 //! (where the waiters are kept, so that a late event finds nothing instead of freed memory),
 //! `reactor` (what a worker waits in), `backend` (the operating system's interface to all this),
-//! `thread_wait` (how plain threads wait), `fork` (why a forked child must not).
+//! `thread_wait` (how plain threads wait), `backend/fork` (why a forked child must not).
 
 mod backend;
-mod fork;
 mod op;
 mod reactor;
 mod slot;
 mod source;
 mod thread_wait;
 
-pub use fork::in_child as in_forked_child;
+pub use backend::fork::in_child as in_forked_child;
 pub use op::{First, Limit, Request};
 pub use reactor::{Backend, driver_factory};
 pub use slot::Direction;

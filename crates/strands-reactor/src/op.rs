@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use strands_sched::{Op, Outcome, charge, with_driver};
 
-use crate::fork;
+use crate::backend::fork;
 use crate::slot::Direction;
 use crate::source::{Source, closed_error};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use strands_sched::{Driver, DriverFactory, DriverWaker, with_driver};
 
+use crate::backend::fork;
 use crate::backend::{self, Registrar};
-use crate::fork;
 
 /// Which interface of the operating system the reactor uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -67,7 +67,7 @@ impl Reactor {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let id = NEXT.fetch_add(1, Relaxed);
         assert_ne!(id, 0, "4 billion workers were made");
-        Ok(Reactor { id, backend: make(chosen, id)? })
+        Ok(Reactor { id, backend: backend::make(chosen, id)? })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -76,13 +76,6 @@ impl Reactor {
 
     pub(crate) fn registrar_clone(&self) -> Arc<dyn Registrar> {
         self.backend.registrar().clone()
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn make(chosen: Backend, id: u32) -> io::Result<Box<dyn backend::Backend>> {
-    match chosen {
-        Backend::Auto | Backend::Epoll => Ok(Box::new(backend::epoll::Epoll::new(id)?)),
     }
 }
 

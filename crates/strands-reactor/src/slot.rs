@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use strands_sched::{Locked, WaitQueue};
 
+use crate::backend::fork;
 use crate::backend::{Readiness, Registrar, WakeFd};
-use crate::fork;
 
 /// What an operation waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

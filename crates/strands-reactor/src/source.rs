@@ -73,10 +73,11 @@ use std::time::Instant;
 
 use strands_sched::{Op, Outcome, cancel_unwind, with_current_task};
 
+use crate::backend::fork;
 use crate::backend::replace_by_dead_end;
 use crate::reactor::{self, Reactor};
 use crate::slot::{self, Direction, Slot, State, Tag};
-use crate::{fork, thread_wait};
+use crate::thread_wait;
 
 /// A descriptor at which any number of fibers and plain threads may wait.
 ///

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// It is used by its worker's thread only, from the worker's own stack ([`poll`](Self::poll)) and
 /// from its fibers (through [`as_any`](Self::as_any)), never at once.
 pub trait Driver: 'static {
-    /// Lets events make fibers ready, by [`TaskRef::wake`](crate::TaskRef::wake).
+    /// Lets events make fibers ready, by [`Header::wake`](crate::Header::wake).
     ///
     /// Waits for the first event up to `timeout` (`None`: without limit; zero: not at all), or
     /// until the [`waker`](Self::waker) is used, also when that happened before the call. May

@@ -36,7 +36,7 @@ use strands_fiber::arch::Context;
 use strands_fiber::stack::Stack;
 
 use crate::atomic::{AcqRel, Acquire, AtomicPtr, AtomicU32, Relaxed, Release, fence};
-use crate::cancel::Cancelled;
+use crate::cancel::{self, Cancelled};
 use crate::current::{self, PlainThread};
 use crate::inbox::Linked;
 use crate::latch::{Latch, Set};
@@ -599,11 +599,20 @@ impl<T> Join<T> {
         let mut result = mem::MaybeUninit::<thread::Result<T>>::uninit();
         // SAFETY: the latch is set; the join is consumed, so this is the only taking; the task is
         // one of a `T`, by `new`'s contract. The reference moves out once.
-        unsafe {
+        let result = unsafe {
             (join.task.vtable.take)(join.task.0, result.as_mut_ptr().cast());
             drop(ptr::read(&join.task));
             result.assume_init()
+        };
+        // A shutdown that has ended the child ends us too: not with the panic of an `unwrap`.
+        if let Err(payload) = &result
+            && payload.is::<Cancelled>()
+            && let cancel::Asked::Deliverable = cancel::asked()
+        {
+            drop(result);
+            cancel::unwind();
         }
+        result
     }
 }
 

@@ -260,3 +260,26 @@ fn a_hundred_thousand_live_at_once() {
     }
     parked.into_iter().for_each(|fiber| fiber.join().unwrap());
 }
+
+#[test]
+fn a_shutdown_ends_parents_that_join_without_a_panic() {
+    for round in 0..50 * stress() {
+        let runtime = runtime(2);
+        let parents: Vec<_> = (0..4)
+            .map(|i| {
+                spawn_at(&runtime, (i + round) % 2, || {
+                    spawn(|| sleep_until(None)).join().unwrap();
+                })
+            })
+            .collect();
+        while round % 2 == 0 && runtime.live_fibers().iter().sum::<usize>() < 8 {
+            std::thread::yield_now();
+        }
+        runtime.shutdown(None).unwrap();
+        for parent in parents {
+            let payload = parent.join().unwrap_err();
+            // A parent that had not spawned yet fails to, and says so.
+            assert!(round % 2 == 1 || payload.is::<Cancelled>());
+        }
+    }
+}

@@ -62,9 +62,12 @@
 //! of `qsort`, say) must not be cancelled there: wrap the wait in
 //! [`cancel::uncancellable`](crate::cancel::uncancellable).
 //!
-//! **A suspended coroutine that is forgotten.** `mem::forget` of a suspended bare
-//! `strands_fiber::Coroutine` leaks its stack with all that is on it. Sound, as any leak: what it
-//! borrows is borrowed for good.
+//! **A bare coroutine that outlives its thread's locals.** `strands_fiber::Coroutine`, the machine
+//! layer's own type, may be suspended while it borrows a `thread_local!` (inside
+//! `LocalKey::with`). If such a coroutine is forgotten, or kept in a thread-local of its own, and its
+//! thread ends, the borrowed value is destroyed while the coroutine (or a thread that it lent the
+//! value to in a scope) may still use it: safe code can then read memory that is gone. Fibers are not concerned: a
+//! worker's thread does not end before its fibers have.
 //!
 //! **A guard of `std::sync::Mutex` held across something that waits.** Sound, but it can hold up a
 //! worker for ever: if another fiber of the worker locks the same mutex, it blocks the thread that

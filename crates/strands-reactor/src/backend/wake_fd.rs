@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use strands_sched::{Alarm, DriverWaker};
 
-use crate::fork;
+use super::fork;
 use crate::slot::Direction;
 
 /// An eventfd.

@@ -46,9 +46,15 @@ pub fn stress() -> usize {
     std::env::var("STRANDS_STRESS").map_or(1, |text| text.parse().expect("STRANDS_STRESS"))
 }
 
-/// `count` fibers, or as many as there can be OS threads where each fiber is one.
+/// `count` fibers, or fewer where each is an OS thread, or where its guard costs two mappings of
+/// the 65,530 that a process may have.
 pub fn fibers(count: usize) -> usize {
-    if cfg!(strands_backend = "thread") { count / 100 } else { count }
+    let guard = strands_fiber::stack::guard_kind().unwrap();
+    match () {
+        () if cfg!(strands_backend = "thread") => count / 100,
+        () if guard == strands_sched::GuardKind::Mprotect => count / 10,
+        () => count,
+    }
 }
 
 /// A small generator (xorshift64*), so that a failure can be replayed by its seed.

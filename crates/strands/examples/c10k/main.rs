@@ -75,7 +75,10 @@ impl Kind {
 #[strands::main]
 fn main() -> ExitCode {
     let result = parse(env::args().skip(1)).and_then(|options| match options.mode {
-        Mode::Help => Ok(print!("{HELP}")),
+        Mode::Help => {
+            print!("{HELP}");
+            Ok(())
+        }
         Mode::Conduct => conduct(options.connections, options.seconds),
         Mode::Serve { address, kind } => serve(address, kind, options.connections),
         Mode::Drive { address } => {
@@ -207,7 +210,7 @@ fn measure(kind: Kind, connections: usize, seconds: u64) -> Result<Row, String> 
         args.push("--threads");
     }
     let mut server = spawn(&args)?;
-    let line = server.lines.next().ok_or("the server ended before it served")?;
+    let line = server.next_line().ok_or("the server ended before it served")?;
     let address = line.rsplit(' ').next().unwrap_or_default().to_owned();
     let empty = server.usage()?;
 
@@ -215,8 +218,7 @@ fn measure(kind: Kind, connections: usize, seconds: u64) -> Result<Row, String> 
     let mut client = spawn(&["--drive", &address, "--connections", &count, "--seconds", &secs])?;
     let bar = Bar::new(kind.name());
     let (mut full, mut results) = (None, None);
-    // A pipe blocks its reader, so it is read where that holds up no fiber.
-    while let Some(line) = strands::unblock(|| client.lines.next()) {
+    while let Some(line) = client.next_line() {
         if let Some(connected) = line.strip_prefix("connected ") {
             bar.draw(connected.parse().unwrap_or(0), connections, "connected");
         } else if line == "running" {
@@ -243,7 +245,7 @@ fn measure(kind: Kind, connections: usize, seconds: u64) -> Result<Row, String> 
 /// A process of this program, ended when it is dropped.
 struct Part {
     child: Child,
-    lines: std::iter::Flatten<io::Lines<BufReader<ChildStdout>>>,
+    lines: io::Lines<BufReader<ChildStdout>>,
 }
 
 fn spawn(args: &[&str]) -> Result<Part, String> {
@@ -251,7 +253,7 @@ fn spawn(args: &[&str]) -> Result<Part, String> {
         .and_then(|program| Command::new(program).args(args).stdout(Stdio::piped()).spawn());
     let mut child = spawned.map_err(|error| format!("cannot start {}: {error}", args[0]))?;
     let output = child.stdout.take().expect("it was asked for");
-    Ok(Part { child, lines: BufReader::new(output).lines().flatten() })
+    Ok(Part { child, lines: BufReader::new(output).lines() })
 }
 
 impl Drop for Part {
@@ -269,6 +271,12 @@ struct Usage {
 }
 
 impl Part {
+    /// The next line that it printed; None when it has ended.
+    fn next_line(&mut self) -> Option<String> {
+        // A pipe blocks its reader, so it is read where that holds up no fiber.
+        strands::unblock(|| self.lines.next()?.ok())
+    }
+
     fn usage(&self) -> Result<Usage, String> {
         let id = self.child.id();
         let read = |file: &str| {
