@@ -358,9 +358,9 @@ fn table(rows: &[(Kind, Row)]) -> String {
             kind.name().into(),
             results.connections.to_string(),
             format!("{:.0}", results.messages as f64 / results.seconds),
-            milliseconds(results.p50_us),
-            milliseconds(results.p99_us),
-            milliseconds(results.p999_us),
+            latency(results.p50_us),
+            latency(results.p99_us),
+            latency(results.p999_us),
             format!("{cpu_us_per_message:.1} µs"),
             format!("{bytes_per_connection:.0} B"),
         ]);
@@ -376,10 +376,13 @@ fn table(rows: &[(Kind, Row)]) -> String {
         }
         text.push('\n');
     }
-    text.push_str("CPU is the server's alone; memory is a connection's, page tables included.\n");
+    text.push_str(
+        "Every connection sends its next 64 bytes as soon as the last have come back.\n\
+         CPU is the server's alone; memory is a connection's, page tables included.\n",
+    );
     text
 }
 
-fn milliseconds(us: u64) -> String {
-    format!("{:.1} ms", us as f64 / 1000.0)
+fn latency(us: u64) -> String {
+    if us < 1000 { format!("{us} µs") } else { format!("{:.1} ms", us as f64 / 1000.0) }
 }
