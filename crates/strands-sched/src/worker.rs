@@ -652,7 +652,7 @@ impl Worker {
         if let Some(task) = own.fresh.pop() {
             return Some(task);
         }
-        if own.shared.injector.is_empty() || self.is_overloaded(own) {
+        if own.shared.injector.is_empty() || self.better_place(own).is_some() {
             return None;
         }
         own.fresh.steal_shared(&own.shared.injector);
@@ -702,22 +702,16 @@ impl Worker {
         self.enter(own, fiber);
     }
 
-    /// A worker with so much less to do that an unstarted fiber should start there.
+    /// The worker that holds the fewest fibers, if this one holds so many more that an unstarted
+    /// fiber should rather start there.
     fn better_place(&self, own: &Own) -> Option<&'static Worker> {
-        if !self.is_overloaded(own) {
-            return None;
-        }
-        own.shared.workers().iter().copied().min_by_key(|worker| worker.load())
-    }
-
-    /// Whether this worker holds well more fibers than the one with the fewest.
-    fn is_overloaded(&self, own: &Own) -> bool {
         let load = self.load();
         if load < FORWARD_FROM || own.shared.is_stopping() {
-            return false;
+            return None;
         }
-        let least = own.shared.workers().iter().map(|worker| worker.load()).min();
-        least.is_some_and(|least| load > least + least / 16 + FORWARD_FROM / 2)
+        let other = own.shared.workers().iter().copied().min_by_key(|worker| worker.load())?;
+        let least = other.load();
+        (load > least + least / 16 + FORWARD_FROM / 2).then_some(other)
     }
 
     /// Takes back what an ended fiber used.
