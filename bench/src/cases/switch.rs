@@ -112,7 +112,7 @@ fn floor(plan: &Plan) -> Figures {
 /// to the thread.
 #[cfg(feature = "strands-fiber")]
 fn strands_next(plan: &Plan) -> Figures {
-    use strands_fiber::arch::{Context, Exit, switch};
+    use strands_fiber::arch::{Context, Exit, Word, switch};
     use strands_fiber::stack::Stack;
 
     struct Party {
@@ -121,19 +121,23 @@ fn strands_next(plan: &Plan) -> Figures {
         thread: *const Context,
     }
 
-    unsafe extern "C" fn hand_on(party: usize) -> Exit {
-        let party = party as *mut Party;
+    fn word(number: usize) -> Word {
+        Word::new(std::ptr::without_provenance_mut(number))
+    }
+
+    unsafe extern "C" fn hand_on(party: Word) -> Exit {
         // SAFETY: the first switch hands over the party's address; the parties and the thread's
         // context outlive the last switch. Who is switched to waits: the other in this function,
         // the thread for the countdown's end.
         unsafe {
+            let party = party.assume_init().cast::<Party>();
             let own = &raw mut (*party).own;
             let (other, thread) = ((*party).other, (*party).thread);
-            let mut countdown = switch(own, thread, 0);
+            let mut countdown = switch(own, thread, word(0));
             loop {
-                countdown = match countdown {
-                    0 => switch(own, thread, 0),
-                    _ => switch(own, other, countdown - 1),
+                countdown = match countdown.assume_init().addr() {
+                    0 => switch(own, thread, word(0)),
+                    left => switch(own, other, word(left - 1)),
                 };
             }
         }
@@ -152,10 +156,10 @@ fn strands_next(plan: &Plan) -> Figures {
         for (party, other, stack) in [(a, b, &stacks[0]), (b, a, &stacks[1])] {
             (*party).other = &raw const (*other).own;
             (*party).own.start(stack.top(), hand_on);
-            switch(thread, &raw const (*party).own, party as usize);
+            switch(thread, &raw const (*party).own, Word::new(party.cast()));
         }
         while meter.more() {
-            switch(thread, &raw const (*a).own, CHUNK as usize);
+            switch(thread, &raw const (*a).own, word(CHUNK as usize));
             meter.add(CHUNK);
         }
     }

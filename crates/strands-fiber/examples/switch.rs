@@ -5,9 +5,10 @@
 //! cargo run --release -p strands-fiber --example switch
 //! ```
 
+use std::ptr;
 use std::time::Instant;
 
-use strands_fiber::arch::{Context, Exit, switch};
+use strands_fiber::arch::{Context, Exit, Word, switch};
 use strands_fiber::stack::Stack;
 use strands_fiber::{Coroutine, CoroutineResult, DEFAULT_STACK_BYTES};
 
@@ -38,13 +39,16 @@ struct Pair {
     other: Context,
 }
 
-/// Switches back at once until it is handed 0.
-unsafe extern "C" fn echo(arg: usize) -> Exit {
-    let pair = std::ptr::with_exposed_provenance_mut::<Pair>(arg);
-    // SAFETY: the pair outlives both parties, and `main` waits in a switch while we run.
-    unsafe { while switch(&raw mut (*pair).other, &raw const (*pair).main, 0) != 0 {} }
-    // SAFETY: as above.
-    Exit { next: unsafe { &raw const (*pair).main }, arg: 0 }
+/// Switches back at once until it is handed null.
+unsafe extern "C" fn echo(arg: Word) -> Exit {
+    // SAFETY: the pair outlives both parties, and `main` waits in a switch while we run; it hands
+    // over the pair or null.
+    unsafe {
+        let pair = arg.assume_init().cast::<Pair>();
+        let back = || switch(&raw mut (*pair).other, &raw const (*pair).main, Word::uninit());
+        while !back().assume_init().is_null() {}
+        Exit { next: &raw const (*pair).main, arg: Word::uninit() }
+    }
 }
 
 /// Switches between two contexts.
@@ -52,19 +56,19 @@ fn symmetric() -> f64 {
     let stack = Stack::new(DEFAULT_STACK_BYTES).expect("a stack");
     let mut pair = Pair { main: Context::new(), other: Context::new() };
     let pair = &raw mut pair;
-    let address = pair.expose_provenance();
     // SAFETY: the stack is the other party's alone and outlives it: it exits on the last switch.
     // Until then its context is a started or saved one.
     unsafe {
         (*pair).other.start(stack.top(), echo);
-        let there_and_back = |arg| switch(&raw mut (*pair).main, &raw const (*pair).other, arg);
-        there_and_back(address);
+        let (main, other) = (&raw mut (*pair).main, &raw const (*pair).other);
+        let there_and_back = |arg| switch(main, other, Word::new(arg));
+        there_and_back(pair.cast());
         let start = Instant::now();
         for _ in 0..PAIRS {
-            there_and_back(1);
+            there_and_back(pair.cast());
         }
         let ns = start.elapsed().as_nanos() as f64 / PAIRS as f64;
-        there_and_back(0);
+        there_and_back(ptr::null_mut());
         ns
     }
 }

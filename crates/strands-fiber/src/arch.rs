@@ -16,7 +16,7 @@
 //! | `struct Context` | where a suspended party goes on; `Context::new()` is one that nobody has saved yet |
 //! | `Context::start(&mut self, top, entry)` | make the first switch to it call `entry(arg)` on the stack below `top`, with the ABI's initial floating-point control word |
 //! | `Context::stack_pointer(&self)` | the saved stack pointer, for prefetching and for debuggers; null where there is none |
-//! | `unsafe fn switch(save, load, arg) -> usize` | save the running party in `save`, go on in `load`; returns, in the party that goes on, the `arg` it was handed |
+//! | `unsafe fn switch(save, load, arg) -> Word` | save the running party in `save`, go on in `load`; returns, in the party that goes on, the `arg` it was handed |
 //! | `fn prefetch(address)` | hint that the line at `address` is about to be used |
 //!
 //! and it promises:
@@ -41,12 +41,17 @@
 #[cfg_attr(strands_backend = "thread", path = "arch/thread.rs")]
 mod isa;
 
+use std::mem::MaybeUninit;
+
 pub use isa::{Context, prefetch, switch};
+
+/// What a switch hands over: a pointer, or any other value that fits, in a register.
+pub type Word = MaybeUninit<*mut ()>;
 
 /// What runs first on a new stack.
 ///
 /// `arg` is what the first switch to the context handed over.
-pub type Entry = unsafe extern "C" fn(arg: usize) -> Exit;
+pub type Entry = unsafe extern "C" fn(arg: Word) -> Exit;
 
 /// How an [`Entry`] ends: its stack is done with, and `next` goes on with `arg`.
 #[repr(C)]
@@ -55,5 +60,5 @@ pub struct Exit {
     /// Who goes on. Must be a saved context, valid until it is switched to.
     pub next: *const Context,
     /// What its `switch` returns.
-    pub arg: usize,
+    pub arg: Word,
 }

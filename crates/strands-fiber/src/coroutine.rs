@@ -10,7 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
 use std::thread;
 
-use crate::arch::{Context, Exit, switch};
+use crate::arch::{Context, Exit, Word, switch};
 use crate::stack::Stack;
 use crate::unwind;
 
@@ -20,9 +20,6 @@ pub const DEFAULT_STACK_BYTES: usize = 256 * 1024;
 /// A closure, control block, input and yield of up to this size together are part of the default
 /// stack; larger ones get room on top of it.
 const SMALL_BYTES: usize = 1024;
-
-/// What a coroutine that has ended hands over instead of the address of a yield.
-const RETURNED: usize = 0;
 
 /// A computation with a stack of its own, which runs only while it is being resumed.
 ///
@@ -57,7 +54,7 @@ const RETURNED: usize = 0;
 /// A coroutine never leaves its thread. It is not meant for use inside strands' fibers that
 /// suspend in it: a fiber parks as a whole, coroutines on its stack included.
 pub struct Coroutine<Input, Yield, Return> {
-    control: NonNull<Control<Input, Return>>,
+    control: NonNull<Control<Return>>,
     /// It consumes inputs: one for any `fn(&u8)` is not one for a `fn(&'static u8)`.
     values: PhantomData<fn(Input) -> Yield>,
     /// It runs on the thread that made it: what its stack holds may be neither Send nor Sync.
@@ -88,13 +85,13 @@ enum State {
 
 /// What the two sides share. It lies at the top of the coroutine's stack, the closure below it.
 #[repr(C)]
-struct Control<Input, Return> {
+struct Control<Return> {
     /// First, so that its address is the block's.
     link: Link,
     stack: ManuallyDrop<Stack>,
     closure: *mut (),
     drop_closure: unsafe fn(*mut ()),
-    first_input: *const Input,
+    first_input: Word,
     /// Filled in when the state becomes `Done`, unless `panic` is.
     result: MaybeUninit<Return>,
     panic: Option<Box<dyn Any + Send>>,
@@ -121,7 +118,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     where
         F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
     {
-        let stack = stack_for::<F, (Input, Yield), Control<Input, Return>>()
+        let stack = stack_for::<F, (Input, Yield), Control<Return>>()
             .expect("failed to map a coroutine's stack");
         Self::with_stack(stack, f)
     }
@@ -135,7 +132,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     where
         F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
     {
-        let control = carve::<Control<Input, Return>>(stack.top());
+        let control = carve::<Control<Return>>(stack.top());
         let closure = carve::<F>(control.cast());
         let used = stack.top().addr().get() - closure.addr().get();
         assert!(
@@ -155,7 +152,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
             stack: ManuallyDrop::new(stack),
             closure: closure.as_ptr().cast(),
             drop_closure: drop_closure::<F>,
-            first_input: ptr::null(),
+            first_input: Word::uninit(),
             result: MaybeUninit::uninit(),
             panic: None,
         };
@@ -185,10 +182,10 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
         unsafe {
             let input = ManuallyDrop::new(input);
             let arg = match (*control).link.state {
-                State::Suspended | State::SuspendedInPanic => (&raw const *input) as usize,
+                State::Suspended | State::SuspendedInPanic => pack(&input),
                 State::Fresh => {
-                    (*control).first_input = &raw const *input;
-                    control as usize
+                    (*control).first_input = pack(&input);
+                    Word::new(control.cast())
                 }
                 State::Done => {
                     drop(ManuallyDrop::into_inner(input));
@@ -196,9 +193,8 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
                 }
             };
             let yielded = Self::proceed(control, arg);
-            if yielded != RETURNED {
-                // The coroutine's frame holds the value, and leaves it to us.
-                return CoroutineResult::Yield(ptr::read(yielded as *const Yield));
+            if (*control).link.state != State::Done {
+                return CoroutineResult::Yield(unpack(yielded));
             }
             match (*control).panic.take() {
                 None => CoroutineResult::Return((*control).result.assume_init_read()),
@@ -215,15 +211,15 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
 }
 
 impl<Input, Yield, Return> Coroutine<Input, Yield, Return> {
-    /// Switches to the coroutine, handing over `arg`; returns the address of what it yielded if
-    /// it suspended, else [`RETURNED`].
+    /// Switches to the coroutine, handing over `arg`; returns the packed yield if it suspended,
+    /// nothing of use if it is done.
     ///
     /// # Safety
     ///
     /// It is fresh and `arg` its control block's address (with the first input in place), or it
-    /// is suspended and `arg` the address of an input to move out of (any, if it shall unwind).
+    /// is suspended and `arg` a packed input (any word, if it shall unwind).
     #[inline(always)]
-    unsafe fn proceed(control: *mut Control<Input, Return>, arg: usize) -> usize {
+    unsafe fn proceed(control: *mut Control<Return>, arg: Word) -> Word {
         // SAFETY: the coroutine's context was started, or saved by `suspend`, and not switched to
         // since: the caller's promise. Ours is saved here and switched to once, by the coroutine.
         unsafe {
@@ -245,7 +241,8 @@ impl<Input, Yield, Return> Drop for Coroutine<Input, Yield, Return> {
                 State::Fresh => ((*control).drop_closure)((*control).closure),
                 State::Suspended if unwind::CAN_UNWIND => {
                     (*control).link.unwind = true;
-                    if Self::proceed(control, 0) != RETURNED {
+                    Self::proceed(control, Word::uninit());
+                    if (*control).link.state != State::Done {
                         return mem::forget(stack); // Swallowed.
                     }
                     // The forced unwinding's own payload, or what a `catch_unwind` made of it.
@@ -292,12 +289,12 @@ impl<Input, Yield> Suspender<Input, Yield> {
         unsafe {
             (*link).state =
                 if thread::panicking() { State::SuspendedInPanic } else { State::Suspended };
-            let value = (&raw const *value) as usize;
-            let input = switch(&raw mut (*link).coroutine, &raw const (*link).resumer, value);
+            let (own, resumer) = (&raw mut (*link).coroutine, &raw const (*link).resumer);
+            let input = switch(own, resumer, pack(&value));
             if (*link).unwind {
                 unwind::force();
             }
-            ptr::read(input as *const Input)
+            unpack(input)
         }
     }
 }
@@ -309,27 +306,58 @@ impl<Input, Yield> fmt::Debug for Suspender<Input, Yield> {
 }
 
 /// What a coroutine's stack starts with. `control` is the address of its control block.
-unsafe extern "C" fn run<F, Input, Yield, Return>(control: usize) -> Exit
+unsafe extern "C" fn run<F, Input, Yield, Return>(control: Word) -> Exit
 where
     F: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
 {
-    let control = control as *mut Control<Input, Return>;
+    // SAFETY: `resume` hands over the block's address.
+    let control = unsafe { control.assume_init() }.cast::<Control<Return>>();
     let suspender =
-        // SAFETY: `resume` hands over the block's address, which is not null.
+        // SAFETY: as above; an address of a block is not null.
         Suspender { link: unsafe { NonNull::new_unchecked(control.cast()) }, values: PhantomData };
     // SAFETY: the state was Fresh, so the closure is there, and is moved out this once; the
-    // resumer put its input's address in place and forgets the input. Nobody else touches the
+    // resumer packed its input and forgets it. Nobody else touches the
     // result. It is written in place: it may be large.
     let caught = panic::catch_unwind(AssertUnwindSafe(|| unsafe {
         let closure = (*control).closure.cast::<F>();
-        let result = closure.read()(&suspender, (*control).first_input.read());
-        (*control).result.write(result);
+        let result = (&raw mut (*control).result).cast::<Return>();
+        result.write(closure.read()(&suspender, unpack((*control).first_input)));
     }));
     // SAFETY: the block outlives this frame, and the resumer waits for us to leave.
     unsafe {
         (*control).panic = caught.err();
         (*control).link.state = State::Done;
-        Exit { next: &raw const (*control).link.resumer, arg: RETURNED }
+        Exit { next: &raw const (*control).link.resumer, arg: Word::uninit() }
+    }
+}
+
+/// A value on its way over a switch: itself if it fits into a word, else its address.
+///
+/// The other side moves it out once, by [`unpack`], while `value` is still there.
+#[inline(always)]
+fn pack<T>(value: &ManuallyDrop<T>) -> Word {
+    if size_of::<T>() > size_of::<Word>() {
+        return Word::new((&raw const **value).cast_mut().cast());
+    }
+    let mut word = Word::uninit();
+    // SAFETY: the value fits, and the copy is the one that is used from here on.
+    unsafe { word.as_mut_ptr().cast::<ManuallyDrop<T>>().write_unaligned(ptr::read(value)) };
+    word
+}
+
+/// The value that [`pack`] made `word` of.
+///
+/// # Safety
+///
+/// That value was a `T`, is still where it was, and is used by nobody else from here on.
+#[inline(always)]
+unsafe fn unpack<T>(word: Word) -> T {
+    // SAFETY: the caller's promise; a large value's word is its address.
+    unsafe {
+        match size_of::<T>() > size_of::<Word>() {
+            true => word.assume_init().cast::<T>().read(),
+            false => word.as_ptr().cast::<T>().read_unaligned(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::hint::black_box;
 
-use strands_fiber::arch::{Context, Exit, prefetch, switch};
+use strands_fiber::arch::{Context, Exit, Word, prefetch, switch};
 use strands_fiber::stack::Stack;
 use strands_fiber::{Coroutine, CoroutineResult, Suspender};
 
@@ -22,17 +22,32 @@ impl Pair {
     }
 }
 
-unsafe extern "C" fn add_up(arg: usize) -> Exit {
-    let pair = std::ptr::with_exposed_provenance_mut::<Pair>(arg);
-    let mut number = 0;
+/// A word that stands for a number, and the number.
+fn word(number: usize) -> Word {
+    Word::new(std::ptr::without_provenance_mut(number))
+}
+
+/// # Safety
+///
+/// Somebody made `word` of a number or a pointer.
+unsafe fn number(word: Word) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { word.assume_init() }.addr()
+}
+
+unsafe extern "C" fn add_up(arg: Word) -> Exit {
+    // SAFETY: the first switch hands over the pair.
+    let pair = unsafe { arg.assume_init() }.cast::<Pair>();
+    let mut next = 0;
     loop {
         // SAFETY: `main` saved its context and waits in it; the pair outlives both parties.
         unsafe {
-            (*pair).sum += number;
-            if number == usize::MAX / 2 {
-                return Exit { next: &raw const (*pair).main, arg: 77 };
+            (*pair).sum += next;
+            if next == usize::MAX / 2 {
+                return Exit { next: &raw const (*pair).main, arg: word(77) };
             }
-            number = switch(&raw mut (*pair).other, &raw const (*pair).main, (*pair).sum);
+            let sum = word((*pair).sum);
+            next = number(switch(&raw mut (*pair).other, &raw const (*pair).main, sum));
         }
     }
 }
@@ -46,13 +61,13 @@ fn two_contexts_switch_to_each_other() {
     // was started, and afterwards saved, whenever it is switched to.
     unsafe {
         (*pair).other.start(stack.top(), add_up);
-        let to_other = |arg| switch(&raw mut (*pair).main, &raw const (*pair).other, arg);
-        assert_eq!(to_other(pair.expose_provenance()), 0);
-        for number in 1..=1000 {
-            assert_eq!(to_other(number), number * (number + 1) / 2);
+        let to_other = |arg| number(switch(&raw mut (*pair).main, &raw const (*pair).other, arg));
+        assert_eq!(to_other(Word::new(pair.cast())), 0);
+        for next in 1..=1000 {
+            assert_eq!(to_other(word(next)), next * (next + 1) / 2);
             prefetch((*pair).other.stack_pointer());
         }
-        assert_eq!(to_other(usize::MAX / 2), 77);
+        assert_eq!(to_other(word(usize::MAX / 2)), 77);
     }
 }
 
@@ -65,8 +80,9 @@ struct Ring {
 const RING: usize = 50;
 const ROUNDS: usize = 100;
 
-unsafe extern "C" fn ring_member(arg: usize) -> Exit {
-    let ring = std::ptr::with_exposed_provenance_mut::<Ring>(arg);
+unsafe extern "C" fn ring_member(arg: Word) -> Exit {
+    // SAFETY: everybody hands over the ring.
+    let ring = unsafe { arg.assume_init() }.cast::<Ring>();
     // SAFETY: one party runs at a time, and the ring outlives all. Every context but ours has been
     // started or saved, as everyone leaves by a switch.
     unsafe {
@@ -98,7 +114,7 @@ fn a_ring_of_contexts_goes_round() {
         // SAFETY: the first context has been started or saved; ours is the last in the ring.
         unsafe {
             let contexts = (&raw mut (*ring).contexts).as_mut().unwrap().as_mut_ptr();
-            switch(contexts.add(RING), contexts, ring.expose_provenance());
+            switch(contexts.add(RING), contexts, Word::new(ring.cast()));
         }
     }
     // SAFETY: the others have exited.
@@ -254,7 +270,7 @@ mod x86_64 {
 
         /// Notes the registers as the entry finds them, and exits to `main`, which comes first.
         #[unsafe(naked)]
-        unsafe extern "C" fn note(_arg: usize) -> Exit {
+        unsafe extern "C" fn note(_arg: Word) -> Exit {
             std::arch::naked_asm!(
                 "mov [rdi + {rsp}], rsp",
                 "mov [rdi + {rbp}], rbp",
@@ -278,9 +294,10 @@ mod x86_64 {
             // SAFETY: the stack outlives the party, which exits at once.
             let exit = unsafe {
                 (*at).other.start(stack.top(), note);
-                switch(&raw mut (*at).main, &raw const (*at).other, at.expose_provenance())
+                switch(&raw mut (*at).main, &raw const (*at).other, Word::new(at.cast()))
             };
-            assert_eq!(exit, 5);
+            // SAFETY: `note` exits with a number.
+            assert_eq!(unsafe { number(exit) }, 5);
             assert_eq!(seen.rsp % 16, 8, "16-aligned but for the return address");
             assert!(stack.contains(seen.rsp));
             assert_eq!(seen.rbp, 0, "ends a walk by frame pointers");

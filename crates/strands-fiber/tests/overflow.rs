@@ -13,7 +13,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::thread;
 
-use strands_fiber::arch::{Context, Exit, switch};
+use strands_fiber::arch::{Context, Exit, Word, switch};
 use strands_fiber::overflow::{ensure_alt_stack, install, set_describe};
 use strands_fiber::stack::{MIN_STACK_BYTES, PoolConfig, Stack, StackPool};
 
@@ -54,15 +54,15 @@ fn overflow_on(stack: &Stack) -> ! {
     if cfg!(strands_backend = "thread") {
         run_on(stack, overflow_in_thread);
     } else {
-        unsafe extern "C" fn run(depth: usize) -> Exit {
-            unreachable!("{} calls did not overflow a stack", overflow(depth))
+        unsafe extern "C" fn run(_: Word) -> Exit {
+            unreachable!("{} calls did not overflow a stack", overflow(0))
         }
         let (mut ours, mut its) = (Context::new(), Context::new());
         // SAFETY: the stack is ours and unused, and its party ends in the overflow; our context is
         // saved and never gone on from.
         unsafe {
             its.start(stack.top(), run);
-            switch(&mut ours, &its, 0);
+            switch(&mut ours, &its, Word::uninit());
         }
     }
     panic!("a stack of {} bytes did not overflow", stack.size());

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use strands_fiber::arch::{Context, Exit, switch};
+use strands_fiber::arch::{Context, Exit, Word, switch};
 use strands_fiber::stack::{PoolConfig, Stack, StackPool};
 
 use crate::atomic::{
@@ -430,7 +430,7 @@ impl Worker {
             // SAFETY: `next` is the worker's own context, saved when it entered a fiber, or that of a
             // ready fiber taken from the queue, which was saved when it suspended here.
             // Ours is saved here and switched to once: by who takes us from the queue.
-            unsafe { switch(me.context(), next, 0) };
+            unsafe { switch(me.context(), next, Word::uninit()) };
             current::set(me);
         }
         me.set_run(Run::Running);
@@ -636,7 +636,9 @@ impl Worker {
         own.share.set(share - 1);
         // SAFETY: the fiber was ready, or has just been set up; it belongs to this worker. Our own
         // context is saved here and gone on from once, by a fiber that finds nobody to switch to.
-        unsafe { switch(own.context.get(), fiber.as_ref().context(), fiber.as_ptr() as usize) };
+        unsafe {
+            switch(own.context.get(), fiber.as_ref().context(), Word::new(fiber.as_ptr().cast()))
+        };
         current::set(own.header.as_ptr().as_ptr());
         own.until_clock.set(own.until_clock.get() - (share - own.share.get()));
         if let Some(ended) = NonNull::new(own.ended.replace(ptr::null_mut())) {
@@ -933,12 +935,12 @@ impl idle::Worker for Idling<'_> {
 }
 
 /// What every fiber's stack starts with: `argument` is its header.
-unsafe extern "C" fn fiber_main(argument: usize) -> Exit {
-    let fiber =
-        NonNull::new(argument as *mut Header).expect("a fiber was started without a header");
-    // SAFETY: `enter` hands over the header, which the scheduler's reference keeps alive until the
-    // fiber is reaped, after this frame has gone.
-    let header = unsafe { fiber.as_ref() };
+unsafe extern "C" fn fiber_main(argument: Word) -> Exit {
+    // SAFETY: `enter` hands over the header.
+    let fiber = unsafe { argument.assume_init() }.cast::<Header>();
+    // SAFETY: the scheduler's reference keeps the header alive until the fiber is reaped, after this
+    // frame has gone.
+    let header = unsafe { &*fiber };
     current::set(header);
     header.set_run(Run::Running);
     header.budget.set(BUDGET);
@@ -948,9 +950,9 @@ unsafe extern "C" fn fiber_main(argument: usize) -> Exit {
         header.run_closure();
         header.set_run(Run::Ended);
         let own = (*header.worker()).own();
-        own.ended.set(fiber.as_ptr());
+        own.ended.set(fiber);
         current::set(ptr::null());
-        Exit { next: own.context.get(), arg: 0 }
+        Exit { next: own.context.get(), arg: Word::uninit() }
     }
 }
 

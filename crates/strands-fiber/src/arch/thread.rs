@@ -10,7 +10,7 @@
 use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex};
 
-use super::Entry;
+use super::{Entry, Word};
 
 /// Where a suspended party goes on: the baton that its thread waits for.
 #[derive(Debug)]
@@ -22,22 +22,29 @@ pub struct Context {
 
 #[derive(Debug, Default)]
 struct Baton {
-    handed: Mutex<Option<usize>>,
+    handed: Mutex<Option<Handed>>,
     changed: Condvar,
 }
 
+#[derive(Debug)]
+struct Handed(Word);
+
+// SAFETY: a word is only carried here; whether what it stands for may cross is up to who switches,
+// and both sides believe that they are one thread.
+unsafe impl Send for Handed {}
+
 impl Baton {
-    fn hand(&self, arg: usize) {
-        let before = self.handed.lock().unwrap().replace(arg);
+    fn hand(&self, arg: Word) {
+        let before = self.handed.lock().unwrap().replace(Handed(arg));
         assert!(before.is_none(), "a context was switched to twice");
         self.changed.notify_one();
     }
 
-    fn wait(&self) -> usize {
+    fn wait(&self) -> Word {
         let mut handed = self.handed.lock().unwrap();
         loop {
             match handed.take() {
-                Some(arg) => return arg,
+                Some(Handed(arg)) => return arg,
                 None => handed = self.changed.wait(handed).unwrap(),
             }
         }
@@ -76,13 +83,15 @@ impl Default for Context {
 /// # Safety
 ///
 /// `load` is valid until that party goes on; it may be gone by the time this returns.
-unsafe fn proceed(load: *const Context, arg: usize) {
+unsafe fn proceed(load: *const Context, arg: Word) {
     // SAFETY: the party has not gone on yet. No reference to its context outlives the statement.
     let (entry, baton) = unsafe { ((*load).entry.lock().unwrap().take(), (*load).baton.clone()) };
     let Some(entry) = entry else {
         return baton.hand(arg);
     };
+    let arg = Handed(arg);
     let run = move || {
+        let Handed(arg) = { arg };
         // SAFETY: `start`'s caller promised that `entry` may be called once with the first
         // switch's argument.
         let exit = unsafe { entry(arg) };
@@ -100,7 +109,7 @@ unsafe fn proceed(load: *const Context, arg: usize) {
 /// # Safety
 ///
 /// As for the ISA backends.
-pub unsafe fn switch(save: *mut Context, load: *const Context, arg: usize) -> usize {
+pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Word {
     // The baton is held by an Arc of our own: once it is handed to us, the context may move.
     // SAFETY: the caller promises that `save` is valid.
     let baton = unsafe { (*save).baton.clone() };
