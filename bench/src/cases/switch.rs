@@ -155,7 +155,7 @@ fn strands_next(plan: &Plan) -> Figures {
     unsafe {
         for (party, other, stack) in [(a, b, &stacks[0]), (b, a, &stacks[1])] {
             (*party).other = &raw const (*other).own;
-            (*party).own.start(stack.top(), hand_on);
+            (*party).own.start(stack.top(), stack, hand_on);
             switch(thread, &raw const (*party).own, Word::new(party.cast()));
         }
         while meter.more() {

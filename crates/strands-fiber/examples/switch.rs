@@ -59,7 +59,7 @@ fn symmetric() -> f64 {
     // SAFETY: the stack is the other party's alone and outlives it: it exits on the last switch.
     // Until then its context is a started or saved one.
     unsafe {
-        (*pair).other.start(stack.top(), echo);
+        (*pair).other.start(stack.top(), &stack, echo);
         let (main, other) = (&raw mut (*pair).main, &raw const (*pair).other);
         let there_and_back = |arg| switch(main, other, Word::new(arg));
         there_and_back(pair.cast());

@@ -62,6 +62,23 @@ pub struct Coroutine<Input, Yield, Return> {
 }
 
 /// What [`Coroutine::resume`] came back with.
+///
+/// ```
+/// use strands_fiber::{Coroutine, CoroutineResult};
+///
+/// let mut countdown = Coroutine::new(|suspender, ()| {
+///     (1..=3).rev().for_each(|number| suspender.suspend(number));
+///     "lift-off"
+/// });
+/// let mut seen = Vec::new();
+/// let end = loop {
+///     match countdown.resume(()) {
+///         CoroutineResult::Yield(number) => seen.push(number),
+///         CoroutineResult::Return(word) => break word,
+///     }
+/// };
+/// assert_eq!((seen, end), (vec![3, 2, 1], "lift-off"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CoroutineResult<Yield, Return> {
     /// It suspended and can be resumed.
@@ -114,6 +131,20 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     ///
     /// Panics if no stack can be mapped; [`with_stack`](Self::with_stack) takes one that
     /// [`Stack::new`] made, whose error can be handled.
+    ///
+    /// ```
+    /// use strands_fiber::{Coroutine, CoroutineResult};
+    ///
+    /// let mut sum = Coroutine::new(|suspender, mut next: i32| {
+    ///     let mut sum = 0;
+    ///     loop {
+    ///         sum += next;
+    ///         next = suspender.suspend(sum);
+    ///     }
+    /// });
+    /// assert_eq!(sum.resume(2), CoroutineResult::<i32, ()>::Yield(2));
+    /// assert_eq!(sum.resume(3), CoroutineResult::Yield(5));
+    /// ```
     pub fn new<F>(f: F) -> Self
     where
         F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
@@ -127,7 +158,22 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     ///
     /// # Panics
     ///
-    /// Panics if the closure and the result would fill more than half of the stack.
+    /// Panics if the closure and the result would fill more than half of the stack, or if there is
+    /// no memory for them where the system commits it ahead of use (Windows).
+    ///
+    /// ```
+    /// use strands_fiber::stack::Stack;
+    /// use strands_fiber::{Coroutine, CoroutineResult};
+    ///
+    /// fn depth(left: u32) -> u32 {
+    ///     let frame = std::hint::black_box([left; 256]); // A kilobyte.
+    ///     if left == 0 { 0 } else { depth(left - 1) + frame[0] - left + 1 }
+    /// }
+    /// let stack = Stack::new(4 * 1024 * 1024)?;
+    /// let mut deep = Coroutine::<u32, (), u32>::with_stack(stack, |_, levels| depth(levels));
+    /// assert_eq!(deep.resume(300), CoroutineResult::Return(300));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn with_stack<F>(stack: Stack, f: F) -> Self
     where
         F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
@@ -142,6 +188,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
             size_of::<F>(),
             size_of::<Return>(),
         );
+        stack.commit_from(closure.cast()).expect("no memory for a coroutine's closure");
         let mut block = Control {
             link: Link {
                 coroutine: Context::new(),
@@ -158,7 +205,9 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
         };
         // SAFETY: `closure` is aligned to 16 and the end of what is left of the stack, which
         // stays mapped until the coroutine is done (or for ever).
-        unsafe { block.link.coroutine.start(closure.cast(), run::<F, Input, Yield, Return>) };
+        unsafe {
+            block.link.coroutine.start(closure.cast(), &block.stack, run::<F, Input, Yield, Return>)
+        };
         // SAFETY: both places are in the stack that `block` owns, aligned by `carve`, disjoint, and in
         // its upper half by the assertion.
         unsafe {
@@ -174,6 +223,17 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     ///
     /// Goes on with the coroutine's panic if it panicked. Panics if it has already returned or
     /// panicked.
+    ///
+    /// ```
+    /// use strands_fiber::{Coroutine, CoroutineResult};
+    ///
+    /// let mut greeter = Coroutine::new(|suspender, name: &str| {
+    ///     let other = suspender.suspend(format!("hello {name}"));
+    ///     format!("goodbye {name} and {other}")
+    /// });
+    /// assert_eq!(greeter.resume("Ann"), CoroutineResult::Yield("hello Ann".into()));
+    /// assert_eq!(greeter.resume("Bob"), CoroutineResult::Return("goodbye Ann and Bob".into()));
+    /// ```
     #[inline]
     pub fn resume(&mut self, input: Input) -> CoroutineResult<Yield, Return> {
         let control = self.control.as_ptr();
@@ -204,6 +264,14 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     }
 
     /// Whether it has returned or panicked.
+    ///
+    /// ```
+    /// let mut coroutine = strands_fiber::Coroutine::new(|suspender, ()| suspender.suspend(()));
+    /// coroutine.resume(());
+    /// assert!(!coroutine.done());
+    /// coroutine.resume(());
+    /// assert!(coroutine.done());
+    /// ```
     pub fn done(&self) -> bool {
         // SAFETY: the coroutine is not running (it would borrow `self`), so nobody writes.
         unsafe { (*self.control.as_ptr()).link.state == State::Done }
@@ -268,6 +336,31 @@ impl<Input, Yield, Return> fmt::Debug for Coroutine<Input, Yield, Return> {
 }
 
 /// The coroutine's side of the switch, lent to its closure.
+///
+/// ```
+/// use strands_fiber::{Coroutine, CoroutineResult, Suspender};
+///
+/// /// Visits the leaves of a tree, in order; no iterator has to remember where it is.
+/// fn visit(tree: &[Tree], suspender: &Suspender<(), u32>) {
+///     for node in tree {
+///         match node {
+///             Tree::Leaf(value) => suspender.suspend(*value),
+///             Tree::Branch(tree) => visit(tree, suspender),
+///         }
+///     }
+/// }
+/// enum Tree {
+///     Leaf(u32),
+///     Branch(Vec<Tree>),
+/// }
+/// let tree = vec![Tree::Branch(vec![Tree::Leaf(1), Tree::Leaf(2)]), Tree::Leaf(3)];
+/// let mut leaves = Coroutine::new(move |suspender, ()| visit(&tree, suspender));
+/// let mut seen = Vec::new();
+/// while let CoroutineResult::Yield(leaf) = leaves.resume(()) {
+///     seen.push(leaf);
+/// }
+/// assert_eq!(seen, [1, 2, 3]);
+/// ```
 pub struct Suspender<Input, Yield> {
     link: NonNull<Link>,
     values: PhantomData<fn(Yield) -> Input>,
@@ -278,6 +371,30 @@ impl<Input, Yield> Suspender<Input, Yield> {
     /// [`resume`](Coroutine::resume).
     ///
     /// Unwinds instead if the coroutine is dropped while it is suspended here.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// use strands_fiber::Coroutine;
+    ///
+    /// struct NoteDrop(Rc<Cell<bool>>);
+    /// impl Drop for NoteDrop {
+    ///     fn drop(&mut self) {
+    ///         self.0.set(true);
+    ///     }
+    /// }
+    ///
+    /// let dropped = Rc::new(Cell::new(false));
+    /// let guard = NoteDrop(dropped.clone());
+    /// let mut coroutine = Coroutine::new(move |suspender, ()| {
+    ///     let _guard = guard;
+    ///     suspender.suspend(());
+    ///     unreachable!("it is dropped while it is suspended");
+    /// });
+    /// coroutine.resume(());
+    /// drop(coroutine); // Unwinds it from `suspend`.
+    /// assert!(dropped.get());
+    /// ```
     #[inline]
     pub fn suspend(&self, value: Yield) -> Input {
         let value = ManuallyDrop::new(value);

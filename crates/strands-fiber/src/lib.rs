@@ -10,6 +10,7 @@
 pub mod arch;
 mod coroutine;
 pub mod overflow;
+mod sanitizer;
 pub mod stack;
 mod unwind;
 

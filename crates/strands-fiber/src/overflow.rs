@@ -29,12 +29,29 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 #[cfg_attr(unix, path = "overflow/unix.rs")]
+#[cfg_attr(windows, path = "overflow/windows.rs")]
 mod platform;
 pub(crate) mod registry;
 
+/// What [`ensure_alt_stack`] gives a thread.
+///
+/// ```
+/// std::thread::spawn(|| {
+///     let alt_stack: strands_fiber::overflow::AltStack =
+///         strands_fiber::overflow::ensure_alt_stack()?;
+///     // Coroutines run here; an overflow of one is reported.
+///     drop(alt_stack);
+///     std::io::Result::Ok(())
+/// })
+/// .join()
+/// .unwrap()
+/// .unwrap();
+/// ```
 pub use platform::AltStack;
 
 /// Has stack overflows reported from now on, in the whole process.
+///
+/// From then on the shared library that this code is in is not unloaded any more, whoever closes it.
 ///
 /// Does nothing when called again. A handler for `SIGSEGV` or `SIGBUS` that is installed later
 /// must call the one it replaces for faults that are not its own, else overflows go unreported.
@@ -42,6 +59,16 @@ pub use platform::AltStack;
 /// # Errors
 ///
 /// Those of `sigaction`, which has no reason to fail.
+///
+/// ```
+/// strands_fiber::overflow::install()?;
+/// let mut coroutine = strands_fiber::Coroutine::new(|_, ()| {
+///     // Were it to recurse without end, the process would end with: "a coroutine has
+///     // overflowed its stack of 256 KiB", and how to give it more.
+/// });
+/// assert_eq!(coroutine.resume(()), strands_fiber::CoroutineResult::<(), ()>::Return(()));
+/// # std::io::Result::Ok(())
+/// ```
 pub fn install() -> io::Result<()> {
     platform::install()
 }
@@ -56,11 +83,34 @@ pub fn install() -> io::Result<()> {
 /// # Errors
 ///
 /// `OutOfMemory` if it cannot be mapped.
+///
+/// ```
+/// use strands_fiber::{Coroutine, CoroutineResult, overflow};
+///
+/// /// What a thread that C has made calls.
+/// extern "C" fn callback() -> u32 {
+///     let _alt_stack = overflow::ensure_alt_stack().expect("no memory for a signal stack");
+///     let mut coroutine = Coroutine::<(), (), u32>::new(|_, ()| 42);
+///     match coroutine.resume(()) {
+///         CoroutineResult::Return(answer) => answer,
+///         CoroutineResult::Yield(()) => unreachable!("it does not suspend"),
+///     }
+/// }
+/// assert_eq!(callback(), 42);
+/// ```
 pub fn ensure_alt_stack() -> io::Result<AltStack> {
     platform::ensure_alt_stack()
 }
 
 /// Writes who overflowed: see [`set_describe`].
+///
+/// ```
+/// let describe: strands_fiber::overflow::Describe = |sink| sink(b"the parser's coroutine");
+/// let mut text = Vec::new();
+/// // SAFETY: there is no condition on calling this one.
+/// unsafe { describe(&mut |piece| text.extend_from_slice(piece)) };
+/// assert_eq!(text, b"the parser's coroutine");
+/// ```
 pub type Describe = unsafe fn(sink: &mut dyn FnMut(&[u8]));
 
 /// Sets what writes the subject of the message to its sink, for example `fiber 'name' (id 12)`.
@@ -70,6 +120,13 @@ pub type Describe = unsafe fn(sink: &mut dyn FnMut(&[u8]));
 ///
 /// `describe` is called in a signal handler, on the thread that overflowed: it must not allocate,
 /// lock, panic, or need more than about a kilobyte of stack.
+///
+/// ```
+/// // SAFETY: it only passes a text on.
+/// unsafe { strands_fiber::overflow::set_describe(|sink| sink(b"the parser's coroutine")) };
+/// strands_fiber::overflow::install()?;
+/// # std::io::Result::Ok(())
+/// ```
 pub unsafe fn set_describe(describe: Describe) {
     DESCRIBE.store(describe as *mut (), Ordering::Release);
 }

@@ -31,9 +31,13 @@
 //! | item | meaning |
 //! |---|---|
 //! | `fn page_bytes() -> usize` | the page size, a power of two |
-//! | `fn map(bytes) -> io::Result<NonNull<u8>>` | reserve a slab, readable and writable, not backed by memory before it is touched; `OutOfMemory` if there is no room |
+//! | `const GUARD_PAGES` | the fewest pages that a guard has |
+//! | `fn map(bytes) -> io::Result<NonNull<u8>>` | reserve a slab, readable and writable (on some systems after `commit` only), not backed by memory before it is touched; `OutOfMemory` if there is no room |
 //! | `fn no_room(bytes) -> io::Error` | that `OutOfMemory`, with its likely cause and what to do about it |
 //! | `unsafe fn unmap(base, bytes)` | undo `map` |
+//! | `const TOP_BYTES` | what the platform keeps for itself at the end of a stack, a multiple of 16 |
+//! | `unsafe fn commit(bottom, size) -> io::Result<()>` | before the first use of a stack and after `discard`: make it fit to run on |
+//! | `unsafe fn commit_top(bottom, size, bytes) -> io::Result<()>` | make the highest `bytes` of such a stack writable from elsewhere than from itself |
 //! | `unsafe fn discard(start, bytes)` | give the memory of a range back and keep the range; guards in it survive |
 //! | `unsafe fn protect(start, bytes, kind) -> io::Result<()>` | make a range fault when touched |
 //! | `fn guard_works(kind) -> bool` | whether `protect` does what it says, found out by effect |
@@ -43,15 +47,20 @@ use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::overflow::registry;
 
 #[cfg_attr(all(unix, not(miri)), path = "stack/unix.rs")]
+#[cfg_attr(all(windows, not(miri)), path = "stack/windows.rs")]
 #[cfg_attr(miri, path = "stack/heap.rs")]
 mod platform;
 mod pool;
 
+#[cfg(windows)]
+pub(crate) use platform::COMMITTED_FROM_BELOW_END;
+#[cfg(unix)]
 pub(crate) use platform::page_bytes;
 pub use pool::{PoolConfig, StackPool};
 
@@ -65,6 +74,22 @@ const GUARD_VARIABLE: &str = "STRANDS_STACK_GUARD";
 ///
 /// Dropping it gives its memory back to the system, and its address range once the last of the
 /// stacks mapped together with it has gone. Forgetting it leaks both.
+///
+/// On Windows its memory is committed from the top down, as the party that runs on it needs it;
+/// from elsewhere only what lies near the top can be touched.
+///
+/// ```
+/// use strands_fiber::Coroutine;
+/// use strands_fiber::stack::Stack;
+///
+/// let stack = Stack::new(64 * 1024)?;
+/// let mut coroutine = Coroutine::with_stack(stack, |_, ()| "ran on 64 KiB");
+/// assert_eq!(
+///     coroutine.resume(()),
+///     strands_fiber::CoroutineResult::<(), _>::Return("ran on 64 KiB"),
+/// );
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Stack {
     slab: Arc<Slab>,
     bottom: NonNull<u8>,
@@ -85,6 +110,16 @@ impl Stack {
     ///   unknown value.
     /// - `OutOfMemory`: a limit of the system was met; the message names the likely one.
     /// - `Unsupported`: the kernel lacks the guard that `STRANDS_STACK_GUARD` asks for.
+    ///
+    /// ```
+    /// use strands_fiber::stack::{MIN_STACK_BYTES, Stack};
+    ///
+    /// assert!(Stack::new(0)?.size() >= MIN_STACK_BYTES);
+    /// assert!(Stack::new(100_000)?.size() >= 100_000);
+    /// let error = Stack::new(usize::MAX).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn new(size_bytes: usize) -> io::Result<Stack> {
         let layout = Layout::of(size_bytes)?;
         let mut slab = FreshSlab::map_up_to(layout, 1, guard_kind()?)?;
@@ -95,36 +130,80 @@ impl Stack {
     ///
     /// The colour is up to 960 bytes and differs between neighbours, so that what all fibers keep
     /// near their tops does not compete for the same lines of the first-level cache.
+    ///
+    /// ```
+    /// let stack = strands_fiber::stack::Stack::new(64 * 1024)?;
+    /// let top = stack.top().addr().get();
+    /// assert!(top.is_multiple_of(16));
+    /// assert!(stack.contains(top - 1));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn top(&self) -> NonNull<u8> {
         let page = self.bottom.addr().get() >> self.slab.page_shift;
-        let offset = self.size() - (page % 16) * 64;
+        let offset = self.size() - platform::TOP_BYTES - (page % 16) * 64;
         // SAFETY: the slot reaches `size` bytes up from `bottom`, and a stack has more than 1 KiB.
         unsafe { self.bottom.add(offset) }
     }
 
     /// The lowest usable byte; the guard lies below it.
+    ///
+    /// ```
+    /// let stack = strands_fiber::stack::Stack::new(64 * 1024)?;
+    /// let bottom = stack.bottom().addr().get();
+    /// assert!(stack.contains(bottom) && !stack.contains(bottom - 1));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn bottom(&self) -> NonNull<u8> {
         self.bottom
     }
 
     /// The bytes between [`bottom`](Self::bottom) and the end of the stack's memory.
+    ///
+    /// ```
+    /// let stack = strands_fiber::stack::Stack::new(64 * 1024)?;
+    /// assert!(stack.size() >= 64 * 1024);
+    /// assert!(stack.top().addr() > stack.bottom().addr());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn size(&self) -> usize {
         self.slab.layout.size
     }
 
     /// Whether `address` lies in the stack's usable memory.
+    ///
+    /// ```
+    /// let stack = strands_fiber::stack::Stack::new(64 * 1024)?;
+    /// let local = 0;
+    /// assert!(!stack.contains((&raw const local).addr()), "we run on another stack");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn contains(&self, address: usize) -> bool {
         let bottom = self.bottom.addr().get();
         (bottom..bottom + self.size()).contains(&address)
     }
 
     /// Whether `address` lies in the guard below the stack.
+    ///
+    /// ```
+    /// let stack = strands_fiber::stack::Stack::new(64 * 1024)?;
+    /// let bottom = stack.bottom().addr().get();
+    /// assert!(stack.guard_contains(bottom - 1) && !stack.guard_contains(bottom));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn guard_contains(&self, address: usize) -> bool {
         let bottom = self.bottom.addr().get();
         (bottom - self.slab.layout.guard()..bottom).contains(&address)
+    }
+
+    /// Makes the memory from `from` to the end writable from elsewhere than from the stack itself,
+    /// which is all that some systems allow.
+    pub(crate) fn commit_from(&self, from: NonNull<u8>) -> io::Result<()> {
+        let bytes = self.bottom.addr().get() + self.size() - from.addr().get();
+        // SAFETY: the stack is ours.
+        unsafe { platform::commit_top(self.bottom, self.size(), bytes) }
     }
 
     /// Separates the slot from its share in the slab, without giving memory back.
@@ -151,14 +230,56 @@ impl fmt::Debug for Stack {
     }
 }
 
+/// Whether a stack of so many bytes can ever be had, as far as that can be told beforehand.
+///
+/// # Errors
+///
+/// As for [`Stack::new`]. A large one is mapped, on trial: it may be larger than the process's
+/// address space.
+///
+/// ```
+/// use strands_fiber::stack::check_size;
+///
+/// check_size(256 * 1024)?;
+/// assert_eq!(check_size(usize::MAX).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+/// # std::io::Result::Ok(())
+/// ```
+pub fn check_size(size_bytes: usize) -> io::Result<()> {
+    const LARGE: usize = 64 << 20;
+    let layout = Layout::of(size_bytes)?;
+    if layout.size < LARGE {
+        return Ok(());
+    }
+    let mapping = platform::map(layout.stride).map_err(|error| explain(layout, error))?;
+    drop(Mapping { base: mapping, bytes: layout.stride });
+    Ok(())
+}
+
+/// How many stacks are mapped in this process, in use or not: to find out whether any is left.
+#[doc(hidden)]
+pub fn mapped_stacks() -> usize {
+    registry::slots()
+}
+
 /// How the guard below a stack is made.
+///
+/// ```
+/// use strands_fiber::stack::{GuardKind, PoolConfig, StackPool};
+///
+/// // Everywhere there is this kind; the other needs a recent Linux.
+/// let config = PoolConfig { guard: Some(GuardKind::Mprotect), ..PoolConfig::default() };
+/// let stack = StackPool::new(config)?.take(64 * 1024)?;
+/// assert!(stack.guard_contains(stack.bottom().addr().get() - 1));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuardKind {
     /// `MADV_GUARD_INSTALL`, Linux 6.13 and later: takes no mapping of its own, so a million
     /// stacks fit the default `vm.max_map_count`.
     Madvise,
     /// `mprotect`, everywhere: splits the mapping, so that a stack costs two of the
-    /// `vm.max_map_count` mappings that a process may have.
+    /// `vm.max_map_count` mappings that a process may have. On Windows, the guard pages that its
+    /// own threads have, which cost nothing of the kind.
     Mprotect,
 }
 
@@ -166,13 +287,23 @@ pub enum GuardKind {
 ///
 /// The environment variable `STRANDS_STACK_GUARD` (`madvise` or `mprotect`) forces one. Without
 /// it, it is [`Madvise`](GuardKind::Madvise) if a trial shows that it works, else
-/// [`Mprotect`](GuardKind::Mprotect). A single stack whose memory the process has locked
-/// (`mlockall`) gets its guard by `mprotect` even so, as the kernel refuses the other.
+/// [`Mprotect`](GuardKind::Mprotect). A single stack for which the kernel refuses it later (its
+/// memory is locked by `mlockall`, say) gets its guard by `mprotect` even so.
 ///
 /// # Errors
 ///
 /// `InvalidInput` for an unknown value of the variable, `Unsupported` if the kernel cannot do what
 /// it asks for.
+///
+/// ```
+/// use strands_fiber::stack::{GuardKind, guard_kind};
+///
+/// match guard_kind()? {
+///     GuardKind::Madvise => println!("a million stacks fit the default limits"),
+///     GuardKind::Mprotect => println!("vm.max_map_count bounds the number of stacks"),
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 pub fn guard_kind() -> io::Result<GuardKind> {
     static VARIABLE: OnceLock<Option<String>> = OnceLock::new();
     let variable =
@@ -194,6 +325,31 @@ pub fn guard_kind() -> io::Result<GuardKind> {
         }
     };
     check_guard(forced, GUARD_VARIABLE)
+}
+
+/// What to tell people about guards of this kind: also what is used in its place, and why.
+///
+/// ```
+/// use strands_fiber::stack::{describe_guard, guard_kind};
+///
+/// let kind = guard_kind()?;
+/// let text = describe_guard(kind);
+/// println!("stack guards: {text}");
+/// assert!(text.starts_with(&format!("{kind:?}")));
+/// # std::io::Result::Ok(())
+/// ```
+pub fn describe_guard(kind: GuardKind) -> String {
+    match (kind, REFUSED.load(Ordering::Relaxed)) {
+        (GuardKind::Madvise, 0) => "Madvise".into(),
+        (GuardKind::Madvise, refused) => format!(
+            "Madvise, but Mprotect for the {refused} stacks of this process for which the kernel \
+             refused it (locked memory, or a filter of system calls)"
+        ),
+        (GuardKind::Mprotect, _) if platform::guard_works(GuardKind::Madvise) => "Mprotect".into(),
+        (GuardKind::Mprotect, _) => "Mprotect (Madvise, which takes no mappings, does not work \
+             here: it needs Linux 6.13, memory that is not locked, and no filter against it)"
+            .into(),
+    }
 }
 
 /// `kind`, if it works; an error that says who asked for it otherwise.
@@ -230,7 +386,8 @@ impl Layout {
             ));
         }
         let size = size_bytes.max(MIN_STACK_BYTES).next_multiple_of(page);
-        let guard_pages = if (size / page).is_multiple_of(2) { 1 } else { 2 };
+        let least = size / page + platform::GUARD_PAGES;
+        let guard_pages = platform::GUARD_PAGES + usize::from(least.is_multiple_of(2));
         Ok(Layout { size, stride: size + guard_pages * page })
     }
 
@@ -281,13 +438,8 @@ impl FreshSlab {
     fn map_up_to(layout: Layout, mut slots: usize, guard: GuardKind) -> io::Result<FreshSlab> {
         loop {
             match FreshSlab::map(layout, slots, guard) {
-                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
-                    if slots == 1 {
-                        return Err(platform::no_room(layout.stride));
-                    }
-                    slots /= 2;
-                }
-                result => return result,
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory && slots > 1 => slots /= 2,
+                result => return result.map_err(|error| explain(layout, error)),
             }
         }
     }
@@ -316,12 +468,49 @@ impl FreshSlab {
         // SAFETY: `next` is below `slots`, so the slot lies in the mapping.
         let guard = unsafe { slab.mapping.base.add(self.next * slab.layout.stride) };
         // SAFETY: as above; nobody has used this slot.
-        unsafe { platform::protect(guard, guard_bytes, slab.guard)? };
-        self.next += 1;
+        unsafe { protect(guard, guard_bytes, slab.guard)? };
         // SAFETY: the stack follows the guard within the slot.
         let bottom = unsafe { guard.add(guard_bytes) };
+        // SAFETY: as for the guard.
+        unsafe { platform::commit(bottom, slab.layout.size)? };
+        self.next += 1;
         Ok(Some(Stack { slab: slab.clone(), bottom }))
     }
+}
+
+/// What to tell people about a stack that could not be mapped.
+fn explain(layout: Layout, error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => platform::no_room(layout.stride),
+        kind => io::Error::new(
+            kind,
+            format!(
+                "cannot map a stack of {} KiB: {error}. Likely cause: a filter of system calls \
+                 forbids mmap; allow it anonymous memory",
+                layout.size / 1024
+            ),
+        ),
+    }
+}
+
+/// Guards that were to be made by madvise, and that the kernel refused.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes a guard, by mprotect where the kernel refuses the other kind.
+///
+/// # Safety
+///
+/// The caller owns the range, and nobody uses it.
+unsafe fn protect(start: NonNull<u8>, bytes: usize, kind: GuardKind) -> io::Result<()> {
+    if kind == GuardKind::Madvise {
+        // SAFETY: the caller's promise.
+        if unsafe { platform::protect(start, bytes, kind) }.is_ok() {
+            return Ok(());
+        }
+        REFUSED.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { platform::protect(start, bytes, GuardKind::Mprotect) }
 }
 
 /// The slots of one slab whose memory has been given back. Their guards are in place.
@@ -388,7 +577,7 @@ mod tests {
             assert_eq!(layout.size % page, 0);
             assert_eq!(layout.stride % page, 0);
             assert_eq!(layout.stride / page % 2, 1, "stride of {size}");
-            assert!([page, 2 * page].contains(&layout.guard()));
+            assert!([0, page].contains(&(layout.guard() - platform::GUARD_PAGES * page)));
         }
     }
 

@@ -60,7 +60,7 @@ fn two_contexts_switch_to_each_other() {
     // SAFETY: the stack is used by nobody else and outlives the party, which exits below. `other`
     // was started, and afterwards saved, whenever it is switched to.
     unsafe {
-        (*pair).other.start(stack.top(), add_up);
+        (*pair).other.start(stack.top(), &stack, add_up);
         let to_other = |arg| number(switch(&raw mut (*pair).main, &raw const (*pair).other, arg));
         assert_eq!(to_other(Word::new(pair.cast())), 0);
         for next in 1..=1000 {
@@ -107,7 +107,7 @@ fn a_ring_of_contexts_goes_round() {
     };
     for (context, stack) in ring.contexts.iter_mut().zip(&stacks) {
         // SAFETY: each has a stack of its own, which outlives it: all exit below.
-        unsafe { context.start(stack.top(), ring_member) };
+        unsafe { context.start(stack.top(), stack, ring_member) };
     }
     let ring = &raw mut ring;
     for _ in 0..ROUNDS {
@@ -153,7 +153,8 @@ mod x86_64 {
     use super::*;
 
     const MXCSR_INITIAL: u32 = 0x1f80;
-    const X87_INITIAL: u16 = 0x037f;
+    /// Windows starts threads with the precision of a double.
+    const X87_INITIAL: u16 = if cfg!(windows) { X87_DOUBLE } else { 0x037f };
     const FLUSH_TO_ZERO: u32 = 1 << 15;
     const ROUND_UP: u32 = 0b10 << 13;
     const ROUND_DOWN: u32 = 0b01 << 13;
@@ -269,6 +270,7 @@ mod x86_64 {
         }
 
         /// Notes the registers as the entry finds them, and exits to `main`, which comes first.
+        #[cfg(not(windows))]
         #[unsafe(naked)]
         unsafe extern "C" fn note(_arg: Word) -> Exit {
             std::arch::naked_asm!(
@@ -285,6 +287,27 @@ mod x86_64 {
             )
         }
 
+        /// As above. The Exit is returned in memory, at the address in rcx.
+        #[cfg(windows)]
+        #[unsafe(naked)]
+        unsafe extern "C" fn note(_arg: Word) -> Exit {
+            std::arch::naked_asm!(
+                "mov [rdx + {rsp}], rsp",
+                "mov [rdx + {rbp}], rbp",
+                "pushfq",
+                "pop [rdx + {flags}]",
+                "mov [rcx + {next}], rdx",
+                "mov qword ptr [rcx + {arg}], 5",
+                "mov rax, rcx",
+                "ret",
+                rsp = const std::mem::offset_of!(Seen, rsp),
+                rbp = const std::mem::offset_of!(Seen, rbp),
+                flags = const std::mem::offset_of!(Seen, flags),
+                next = const std::mem::offset_of!(Exit, next),
+                arg = const std::mem::offset_of!(Exit, arg),
+            )
+        }
+
         #[test]
         fn an_entry_finds_what_the_abi_promises() {
             let stack = Stack::new(STACK_BYTES).unwrap();
@@ -293,7 +316,7 @@ mod x86_64 {
             let at = &raw mut seen;
             // SAFETY: the stack outlives the party, which exits at once.
             let exit = unsafe {
-                (*at).other.start(stack.top(), note);
+                (*at).other.start(stack.top(), &stack, note);
                 switch(&raw mut (*at).main, &raw const (*at).other, Word::new(at.cast()))
             };
             // SAFETY: `note` exits with a number.
@@ -327,6 +350,129 @@ mod x86_64 {
             });
             assert_eq!(coroutine.resume(()), CoroutineResult::Yield(()));
             assert_eq!(coroutine.resume(()), CoroutineResult::Return(7));
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[path = "arch/aarch64.rs"]
+mod aarch64;
+
+/// What Windows keeps about the stack that a thread runs on.
+#[cfg(all(windows, target_arch = "x86_64", not(strands_backend = "thread")))]
+mod windows {
+    use super::*;
+
+    use std::thread;
+
+    use windows_sys::Win32::System::Threading::GetCurrentThreadStackLimits;
+
+    /// ExceptionList, StackBase, StackLimit, DeallocationStack, GuaranteedStackBytes.
+    fn words() -> [usize; 5] {
+        let mut words = [0usize; 5];
+        // SAFETY: reads words of the thread's environment block, the last of 32 bits.
+        unsafe {
+            asm!(
+                "mov {a}, gs:[0x00]", "mov [{to}], {a}",
+                "mov {a}, gs:[0x08]", "mov [{to} + 8], {a}",
+                "mov {a}, gs:[0x10]", "mov [{to} + 16], {a}",
+                "mov {a}, gs:[0x1478]", "mov [{to} + 24], {a}",
+                "mov {a:e}, gs:[0x1748]", "mov [{to} + 32], {a}",
+                a = out(reg) _, to = in(reg) &mut words,
+            )
+        };
+        words
+    }
+
+    #[test]
+    fn the_bounds_of_the_stack_are_the_party_s() {
+        let check = |stack: Stack| {
+            let bottom = stack.bottom().as_ptr().addr();
+            let end = bottom + stack.size();
+            let within = move || {
+                let local = 0u8;
+                let at = (&raw const local).addr();
+                let [_, base, limit, allocation, guaranteed] = words();
+                assert_eq!(base, end);
+                assert!(bottom <= limit && limit <= at && at < base);
+                assert!(allocation < bottom && guaranteed > 0);
+                let (mut low, mut high) = (0, 0);
+                // SAFETY: it fills in what it is given.
+                unsafe { GetCurrentThreadStackLimits(&mut low, &mut high) };
+                assert_eq!((low, high), (allocation, base));
+            };
+            Coroutine::<(), (), ()>::with_stack(stack, move |suspender, ()| {
+                within();
+                suspender.suspend(());
+                within();
+                deep(10, &|| ());
+                within();
+                suspender.suspend(());
+                within();
+            })
+        };
+        thread::spawn(move || {
+            let before = words();
+            let mut coroutines = [0; 5].map(|_| check(Stack::new(STACK_BYTES).unwrap()));
+            for _ in 0..2 {
+                for coroutine in &mut coroutines {
+                    assert_eq!(coroutine.resume(()), CoroutineResult::Yield(()));
+                    assert_eq!(words(), before);
+                }
+            }
+            for coroutine in &mut coroutines {
+                assert_eq!(coroutine.resume(()), CoroutineResult::Return(()));
+                assert_eq!(words(), before);
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// Calls `f` with at least `pages` of stack in use.
+    #[inline(never)]
+    fn deep(pages: usize, f: &dyn Fn()) {
+        let mut page = [1u8; 4096];
+        black_box(&mut page);
+        match pages {
+            0 => f(),
+            _ => deep(pages - 1, f),
+        }
+        black_box(&mut page);
+    }
+
+    /// A panic searches no frame below the stack's limit, which a new party must find where the
+    /// last one left it.
+    #[test]
+    fn a_panic_far_down_a_used_stack_is_caught() {
+        use strands_fiber::stack::{PoolConfig, StackPool};
+        let mut pool = StackPool::new(PoolConfig::default()).unwrap();
+        let first = pool.take(STACK_BYTES).unwrap();
+        let at = first.bottom();
+        pool.give(first);
+        for pages in [0, 10, 0, 5] {
+            let stack = pool.take(STACK_BYTES).unwrap();
+            assert_eq!(stack.bottom(), at);
+            let mut pair = Pair::new();
+            let pair = &raw mut pair;
+            unsafe extern "C" fn run(arg: Word) -> Exit {
+                // SAFETY: it is handed the pair, whose sum is the pages wanted.
+                unsafe {
+                    let pair = arg.assume_init().cast::<Pair>();
+                    let panicked = std::panic::catch_unwind(|| {
+                        deep((*pair).sum, &|| std::panic::resume_unwind(Box::new(())));
+                    });
+                    assert!(panicked.is_err());
+                    Exit { next: &raw const (*pair).main, arg }
+                }
+            }
+            // SAFETY: the party exits before the stack goes back.
+            unsafe {
+                (*pair).sum = pages;
+                (*pair).other.start(stack.top(), &stack, run);
+                switch(&raw mut (*pair).main, &raw const (*pair).other, Word::new(pair.cast()));
+            }
+            pool.give(stack);
         }
     }
 }

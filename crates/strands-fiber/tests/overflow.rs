@@ -34,6 +34,14 @@ extern "C" fn overflow_in_thread(_: *mut c_void) -> *mut c_void {
 
 /// Runs `main` on a thread made by C whose stack is `stack`.
 fn run_on(stack: &Stack, main: extern "C" fn(*mut c_void) -> *mut c_void) {
+    // The libc crate has it for some systems only.
+    unsafe extern "C" {
+        fn pthread_attr_setstack(
+            attributes: *mut libc::pthread_attr_t,
+            bottom: *mut c_void,
+            bytes: usize,
+        ) -> i32;
+    }
     let mut attributes = MaybeUninit::uninit();
     let mut thread = MaybeUninit::uninit();
     // SAFETY: the attributes are initialised first; the stack's memory is ours, and the thread has
@@ -41,7 +49,7 @@ fn run_on(stack: &Stack, main: extern "C" fn(*mut c_void) -> *mut c_void) {
     unsafe {
         assert_eq!(libc::pthread_attr_init(attributes.as_mut_ptr()), 0);
         let bottom = stack.bottom().as_ptr().cast();
-        assert_eq!(libc::pthread_attr_setstack(attributes.as_mut_ptr(), bottom, stack.size()), 0);
+        assert_eq!(pthread_attr_setstack(attributes.as_mut_ptr(), bottom, stack.size()), 0);
         let made =
             libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), main, ptr::null_mut());
         assert_eq!(made, 0);
@@ -61,7 +69,7 @@ fn overflow_on(stack: &Stack) -> ! {
         // SAFETY: the stack is ours and unused, and its party ends in the overflow; our context is
         // saved and never gone on from.
         unsafe {
-            its.start(stack.top(), run);
+            its.start(stack.top(), stack, run);
             switch(&mut ours, &its, Word::uninit());
         }
     }
@@ -93,7 +101,9 @@ fn set_handler(handler: usize, flags: i32) {
 }
 
 fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // An emulator's own remark on the signal that ends it.
+    errors.split_inclusive('\n').filter(|line| !line.starts_with("qemu: uncaught")).collect()
 }
 
 #[track_caller]
@@ -193,10 +203,11 @@ fn a_thread_made_by_c_can_report_too() {
     const TEST: &str = "a_thread_made_by_c_can_report_too";
     if child::is(TEST) {
         install().unwrap();
-        run_on(&Stack::new(STACK_BYTES).unwrap(), overflow_in_thread);
+        // Some ISAs allow a thread no less (PTHREAD_STACK_MIN).
+        run_on(&Stack::new(STACK_BYTES * 2).unwrap(), overflow_in_thread);
         return;
     }
-    assert_reported(&child::run(TEST, &[]), "a coroutine", 64);
+    assert_reported(&child::run(TEST, &[]), "a coroutine", 128);
 }
 
 #[test]

@@ -1,18 +1,21 @@
 //! How far a walk of a coroutine's stack goes: backtraces, panic hooks, a debugger. And what is
 //! done where nothing can unwind.
 
-#![cfg(all(unix, not(miri)))]
+#![cfg(not(miri))]
 
 mod child;
 
-use std::env;
-use std::process::Command;
+#[cfg(unix)]
+use std::{env, process::Command};
 
 /// Why a test here may skip.
-#[cfg(not(strands_backend = "thread"))]
+#[cfg(all(unix, not(strands_backend = "thread")))]
 const SKIPS: [&str; 2] = ["gdb is not installed", "gdb may not trace processes here"];
 
 /// The example `abandoned`, built with `panic = "abort"`, drops suspended coroutines and goes on.
+///
+/// Not on Windows, where these tests run on another system's cargo's behalf.
+#[cfg(unix)]
 #[test]
 fn suspended_coroutines_are_leaked_where_panics_abort() {
     let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/abort");
@@ -38,7 +41,9 @@ mod walks {
     use std::panic::{self, AssertUnwindSafe, catch_unwind};
     use std::sync::{Arc, Mutex};
 
-    use strands_fiber::{Coroutine, CoroutineResult, Suspender};
+    #[cfg(unix)]
+    use strands_fiber::Suspender;
+    use strands_fiber::{Coroutine, CoroutineResult};
 
     /// The functions of a backtrace, innermost first.
     fn functions(backtrace: &str) -> Vec<&str> {
@@ -140,12 +145,15 @@ mod walks {
     }
 
     /// Where the debugger stops.
+    #[cfg(unix)]
     #[unsafe(no_mangle)]
     #[inline(never)]
     extern "C" fn strands_test_breakpoint(depth: usize) -> usize {
         black_box(depth)
     }
 
+    /// Not on Windows, whose debuggers share their tables with panics.
+    #[cfg(unix)]
     #[test]
     fn a_debugger_walks_to_the_entry() {
         const TEST: &str = "walks::a_debugger_walks_to_the_entry";

@@ -13,7 +13,6 @@ mod slot;
 mod source;
 mod thread_wait;
 
-pub use backend::fork::in_child as in_forked_child;
 pub use op::{First, Limit, Request};
 pub use reactor::{Backend, driver_factory};
 pub use slot::Direction;

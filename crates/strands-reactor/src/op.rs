@@ -10,9 +10,9 @@
 //! timer before it polls, and what has come in time is not denied.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use strands_sched::{Op, Outcome, charge, with_driver};
 
@@ -21,6 +21,23 @@ use crate::slot::Direction;
 use crate::source::{Source, closed_error};
 
 /// How long an operation may wait.
+///
+/// ```
+/// use std::io::ErrorKind;
+/// use std::time::Duration;
+/// use rustix::io::Errno;
+/// use strands_reactor::{Direction, First, Limit, Request, Source};
+/// use strands_sched::Op;
+///
+/// static WAIT: Op = Op("an example");
+/// let source = Source::new(std::net::TcpListener::bind("127.0.0.1:0")?.into());
+/// for limit in [Limit::Now, Limit::Within(Duration::from_millis(1))] {
+///     let request = Request { op: &WAIT, direction: Direction::Read, limit, first: First::Try };
+///     let error = source.perform(&request, |_| Err::<(), _>(Errno::AGAIN)).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::WouldBlock);
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum Limit {
     /// As long as it takes.
@@ -34,6 +51,28 @@ pub enum Limit {
 }
 
 /// What an operation does before it waits.
+///
+/// ```
+/// use rustix::io::Errno;
+/// use strands_reactor::{Direction, First, Limit, Request, Source};
+/// use strands_sched::Op;
+///
+/// static WAIT: Op = Op("an example");
+/// let source = Source::new(std::net::TcpListener::bind("127.0.0.1:0")?.into());
+/// let tries = |first| {
+///     let request = Request { op: &WAIT, direction: Direction::Read, limit: Limit::Now, first };
+///     let mut tries = 0;
+///     let attempt = |_: rustix::fd::BorrowedFd<'_>| {
+///         tries += 1;
+///         Err::<(), _>(Errno::AGAIN)
+///     };
+///     assert!(source.perform(&request, attempt).is_err());
+///     tries
+/// };
+/// assert_eq!(tries(First::Try), 1);
+/// assert_eq!(tries(First::Wait), 0);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum First {
     /// It tries.
@@ -45,6 +84,21 @@ pub enum First {
 }
 
 /// One operation.
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use strands_reactor::{Direction, First, Limit, Request, Source};
+/// use strands_sched::Op;
+///
+/// static CONNECT: Op = Op("TcpStream::connect");
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let source = Source::new(TcpStream::connect(listener.local_addr()?)?.into());
+/// // A connection that was begun is made, or has failed, as soon as it can be written to.
+/// let direction = Direction::Write;
+/// let request = Request { op: &CONNECT, direction, limit: Limit::None, first: First::Wait };
+/// source.perform(&request, |fd| rustix::net::getpeername(fd).map(drop))?;
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
     /// For reports.
@@ -61,7 +115,8 @@ impl Source {
     /// Does `attempt` as soon as it does not answer `EAGAIN`. From a fiber this suspends the
     /// fiber; from a plain thread it blocks the thread.
     ///
-    /// `attempt` must not block. A cancel unwinds from here while `attempt` has had no effect.
+    /// `attempt` must neither block nor panic, as it may have to wake the next in line. A cancel
+    /// unwinds from here while `attempt` has had no effect.
     ///
     /// # Errors
     ///
@@ -69,6 +124,34 @@ impl Source {
     /// source is [closed](Source::close); `Unsupported` if it has to wait in a forked child, or
     /// in a runtime that was built without a reactor; what the system returns when it cannot
     /// watch the descriptor.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::net::{TcpListener, TcpStream};
+    /// use rustix::net::{RecvFlags, recv};
+    /// use strands_reactor::{Backend, Direction, First, Limit, Request, Source, driver_factory};
+    /// use strands_sched::{Builder, Op, SpawnOptions};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (server, _) = listener.accept()?;
+    /// server.set_nonblocking(true)?; // So that no attempt blocks.
+    /// let server = Source::new(server.into());
+    ///
+    /// static READ: Op = Op("read");
+    /// let (direction, limit, first) = (Direction::Read, Limit::None, First::Try);
+    /// let request = Request { op: &READ, direction, limit, first };
+    /// let runtime = Builder::new().workers(1).driver(driver_factory(Backend::Auto)).build()?;
+    /// let mut buffer = [0; 8];
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| client.write_all(b"hello"));
+    ///     runtime.run(SpawnOptions::default(), || {
+    ///         server.perform(&request, |fd| recv(fd, &mut buffer[..], RecvFlags::empty()).map(drop))
+    ///     })
+    /// })??;
+    /// assert_eq!(buffer[0], b'h');
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn perform<T>(
         &self,

@@ -12,21 +12,45 @@ use crate::backend::fork;
 use crate::backend::{self, Registrar};
 
 /// Which interface of the operating system the reactor uses.
+///
+/// ```
+/// use strands_reactor::{Backend, driver_factory};
+/// use strands_sched::Builder;
+///
+/// let runtime = Builder::new().workers(1).driver(driver_factory(Backend::Mio)).build()?;
+/// assert!(runtime.describe().contains("mio"));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Backend {
-    /// What the environment variable `STRANDS_BACKEND` names (`auto`, `epoll`); the best that
-    /// there is if it is not set.
+    /// What the environment variable `STRANDS_BACKEND` names (`auto`, `epoll`, `mio`); if it is
+    /// not set, or says `auto`: epoll on Linux, mio elsewhere.
     #[default]
     Auto,
-    /// Linux epoll.
+    /// Linux epoll. Waits to the nanosecond; to the millisecond, rounded up, on kernels before
+    /// 5.11 and where a filter forbids `epoll_pwait2`.
     Epoll,
+    /// The `mio` crate: kqueue on macOS and the BSDs, which waits to the nanosecond; AFD on
+    /// Windows and epoll on Linux, which wait to the millisecond, rounded up.
+    Mio,
 }
 
 /// Makes the drivers of a runtime's workers; see `Builder::driver`.
 ///
-/// The factory returns the errors of the system (`EMFILE` when there are too few descriptors:
-/// each worker needs two), and `InvalidInput` if `STRANDS_BACKEND` names no backend.
+/// The factory returns the errors of the system with what could not be made and what helps (when
+/// there are too few descriptors: each worker needs two, with mio three); `InvalidInput` if
+/// `STRANDS_BACKEND` names no backend; `Unsupported` if the system has no such backend.
+///
+/// ```
+/// use strands_reactor::{Backend, driver_factory};
+/// use strands_sched::{Builder, SpawnOptions};
+///
+/// let runtime = Builder::new().workers(2).driver(driver_factory(Backend::Auto)).build()?;
+/// println!("{}", runtime.describe());
+/// assert_eq!(runtime.run(SpawnOptions::default(), || 1 + 1)?, 2);
+/// # std::io::Result::Ok(())
+/// ```
 pub fn driver_factory(backend: Backend) -> DriverFactory {
     Arc::new(move |_worker| {
         fork::prepare();
@@ -46,10 +70,11 @@ fn from_environment() -> io::Result<Backend> {
         Some(value) => match value.to_str() {
             Some("" | "auto") => Ok(Backend::Auto),
             Some("epoll") => Ok(Backend::Epoll),
+            Some("mio") => Ok(Backend::Mio),
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
-                    "{VARIABLE} is {value:?}, no backend: set it to auto or epoll, or unset it"
+                    "{VARIABLE} is {value:?}, no backend: set it to auto, epoll or mio, or unset it"
                 ),
             )),
         },
@@ -97,7 +122,7 @@ impl Driver for Reactor {
     }
 
     fn waker(&self) -> Arc<dyn DriverWaker> {
-        self.backend.wake_fd().clone()
+        self.backend.waker()
     }
 
     fn as_any(&self) -> &dyn Any {

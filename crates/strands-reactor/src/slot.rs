@@ -11,15 +11,33 @@
 //! per event, as other threads deregister).
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, Ordering::Relaxed, fence};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use rustix::fd::RawFd;
 use strands_sched::{Locked, WaitQueue};
 
 use crate::backend::fork;
 use crate::backend::{Readiness, Registrar, WakeFd};
 
 /// What an operation waits for.
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use strands_reactor::{Direction, First, Limit, Request, Source};
+/// use strands_sched::Op;
+///
+/// static WAIT: Op = Op("an example");
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let client = TcpStream::connect(listener.local_addr()?)?;
+/// let wait = |source: &Source, direction| {
+///     let request = Request { op: &WAIT, direction, limit: Limit::None, first: First::Wait };
+///     source.perform(&request, |_| Ok(()))
+/// };
+/// wait(&Source::new(client.into()), Direction::Write)?; // Its buffers are empty.
+/// wait(&Source::new(listener.into()), Direction::Read)?; // It has a connection to accept.
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Until there is something to read, accept or learn.
@@ -61,6 +79,23 @@ impl Token {
     pub(crate) fn from_u64(word: u64) -> Token {
         Token { index: (word >> 32) as u32, generation: word as u32 }
     }
+
+    /// For interfaces that carry one machine word, into which the generation may not fit.
+    pub(crate) fn to_word(self) -> usize {
+        if usize::BITS < u64::BITS { self.index as usize } else { self.to_u64() as usize }
+    }
+
+    /// Where the generation did not fit, it is the present one: a stale event may then wake
+    /// somebody, who looks in vain and waits again.
+    pub(crate) fn from_word(word: usize) -> Token {
+        if usize::BITS == u64::BITS {
+            return Token::from_u64(word as u64);
+        }
+        match at(word as u32) {
+            Some(slot) => slot.token(&slot.queue.lock()),
+            None => Token::NONE,
+        }
+    }
 }
 
 pub(crate) struct Slot {
@@ -70,7 +105,7 @@ pub(crate) struct Slot {
     /// A bit for each direction: a waiter was woken while others of its direction stayed. Written
     /// under the lock. See "The turn" in `source`.
     more: AtomicU8,
-    /// The reactor that was registered first; 0 until then.
+    /// The reactor that was registered first, of those that still exist; 0 until then.
     home: AtomicU32,
     /// See "The hint" in `source`. Used by the thread of `home`'s worker only.
     hint: AtomicU8,
@@ -85,24 +120,34 @@ const SPECIAL: u8 = 2;
 #[derive(Default)]
 pub(crate) struct State {
     generation: u32,
-    /// Registered with the reactors of these workers: the first, and then the others.
-    first: Option<Arc<dyn Registrar>>,
-    others: Vec<Arc<dyn Registrar>>,
+    /// Where it is registered: the first, and then the others.
+    first: Option<Registration>,
+    others: Vec<Registration>,
     /// Plain threads that wait.
     pub(crate) threads: Vec<Arc<WakeFd>>,
 }
 
+/// With the reactor of one worker. When the worker ends, its set of descriptors goes with it, so
+/// that a source which outlives many runtimes does not hold theirs.
+struct Registration {
+    reactor: u32,
+    registrar: Weak<dyn Registrar>,
+}
+
+impl Registration {
+    fn has_ended(&self) -> bool {
+        let ended = self.registrar.strong_count() == 0;
+        if ended {
+            // What the worker has written to the slot lies before the drop of its registrar.
+            fence(Ordering::Acquire);
+        }
+        ended
+    }
+}
+
 impl State {
     pub(crate) fn is_registered(&self, reactor: u32) -> bool {
-        self.registrars().any(|registrar| registrar.reactor() == reactor)
-    }
-
-    pub(crate) fn registrars(&self) -> impl Iterator<Item = &Arc<dyn Registrar>> {
-        self.first.iter().chain(&self.others)
-    }
-
-    fn take_registrars(&mut self) -> impl Iterator<Item = Arc<dyn Registrar>> {
-        self.first.take().into_iter().chain(std::mem::take(&mut self.others))
+        self.first.iter().chain(&self.others).any(|one| one.reactor == reactor)
     }
 }
 
@@ -122,19 +167,29 @@ impl Slot {
         Token { index: self.index, generation: state.generation }
     }
 
-    /// Notes that `registrar`'s reactor sends events here. Called by its worker's thread.
-    pub(crate) fn add_registrar(&self, state: &mut State, registrar: Arc<dyn Registrar>) {
-        if state.first.is_some() {
-            state.others.push(registrar);
+    /// Notes that `reactor` sends events here. Called by its worker's thread.
+    pub(crate) fn add_registrar(
+        &self,
+        state: &mut State,
+        reactor: u32,
+        registrar: &Arc<dyn Registrar>,
+    ) {
+        let new = Registration { reactor, registrar: Arc::downgrade(registrar) };
+        state.others.retain(|one| !one.has_ended());
+        if state.first.as_ref().is_none_or(Registration::has_ended) {
+            self.home.store(reactor, Relaxed);
+            // The last home's. Whatever came since is reported to this one.
+            self.hint.store(0, Relaxed);
+            state.first = Some(new);
         } else {
-            self.home.store(registrar.reactor(), Relaxed);
-            state.first = Some(registrar);
+            state.others.push(new);
         }
     }
 
     /// Ends the flow of events.
-    pub(crate) fn deregister(&self, state: &mut State, fd: i32) {
-        state.take_registrars().for_each(|registrar| registrar.remove(fd));
+    pub(crate) fn deregister(&self, state: &mut State, fd: RawFd) {
+        let all = state.first.take().into_iter().chain(std::mem::take(&mut state.others));
+        all.filter_map(|one| one.registrar.upgrade()).for_each(|registrar| registrar.remove(fd));
     }
 
     /// A read on `reactor`'s worker got less than it asked for.
@@ -246,7 +301,7 @@ pub(crate) fn take() -> &'static Slot {
 }
 
 /// The tenant moves out: nobody uses or waits at the slot any more.
-pub(crate) fn give_back(slot: &'static Slot, fd: i32) {
+pub(crate) fn give_back(slot: &'static Slot, fd: RawFd) {
     {
         let mut locked = slot.queue.lock();
         debug_assert!(locked.is_empty(), "a descriptor was dropped while somebody waits at it");
@@ -283,13 +338,18 @@ mod tests {
         for token in [Token { index: 7, generation: 9 }, Token::NONE] {
             assert_eq!(Token::from_u64(token.to_u64()), token);
         }
+        assert_eq!(Token::from_word(Token::NONE.to_word()), Token::NONE);
+        if usize::BITS == u64::BITS {
+            let token = Token { index: 7, generation: 9 };
+            assert_eq!(Token::from_word(token.to_word()), token);
+        }
     }
 
     #[test]
     fn a_stale_event_changes_nothing_for_the_next_tenant() {
         let slot = take();
         let stale = slot.token(&slot.queue.lock());
-        give_back(slot, -1);
+        give_back(slot, 0);
         slot.home.store(5, Relaxed);
         slot.hint.store(DRAINED, Relaxed);
         let readable = Readiness { readable: true, ..Readiness::default() };
@@ -298,6 +358,36 @@ mod tests {
         let current = slot.token(&slot.queue.lock());
         deliver(5, current, readable);
         assert_eq!(slot.hint.load(Relaxed), 0);
+    }
+
+    struct NoRegistrar;
+
+    impl Registrar for NoRegistrar {
+        fn add(&self, _: RawFd, _: Token) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn remove(&self, _: RawFd) {}
+    }
+
+    #[test]
+    fn an_ended_reactor_is_let_go_and_its_place_is_taken() {
+        let slot = Slot::new(u32::MAX);
+        let mut state = slot.queue.lock();
+        let registrars: [Arc<dyn Registrar>; 4] = [(); 4].map(|()| Arc::new(NoRegistrar) as _);
+        let [a, b, c, d] = registrars;
+        slot.add_registrar(&mut state, 1, &a);
+        slot.add_registrar(&mut state, 2, &b);
+        slot.note_drained(1);
+        drop(a);
+        slot.add_registrar(&mut state, 3, &c);
+        assert!(!state.is_registered(1) && state.is_registered(2) && state.is_registered(3));
+        assert!(!slot.is_drained(|| Some(3)), "the mark was the first reactor's");
+        slot.note_drained(3);
+        assert!(slot.is_drained(|| Some(3)), "it is the home now");
+        drop(b);
+        slot.add_registrar(&mut state, 4, &d);
+        assert_eq!(state.others.len(), 1, "the second is not kept");
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! # How fibers wait
 //!
 //! A fiber tries, sees `EAGAIN`, has the source registered with *its own worker's* reactor if it
-//! is not yet, enrols in the source's queue under its direction and reactor, and parks. An edge
+//! is not yet (on Windows each time: see `EDGES_STOP` in `backend`), enrols in the source's queue
+//! under its direction and reactor, and parks. An edge
 //! that the reactor of worker w reports wakes one waiter of w in that direction (all, if the
 //! descriptor is broken). Only w's thread handles w's events, and only on its own stack, so
 //! between a fiber's system call and its park no event of its worker is handled.
@@ -67,14 +68,14 @@
 //! behind it), and one registration with a shared epoll instance (every wake would cross workers).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Instant;
 
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use strands_sched::{Op, Outcome, cancel_unwind, with_current_task};
 
 use crate::backend::fork;
-use crate::backend::replace_by_dead_end;
+use crate::backend::{EDGES_STOP, replace_by_dead_end};
 use crate::reactor::{self, Reactor};
 use crate::slot::{self, Direction, Slot, State, Tag};
 use crate::thread_wait;
@@ -83,6 +84,25 @@ use crate::thread_wait;
 ///
 /// It makes no system call of its own until somebody waits, and leaves the descriptor's mode as it
 /// is: the operations must be such that they do not block.
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use strands_reactor::{Direction, First, Limit, Request, Source};
+/// use strands_sched::Op;
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let address = listener.local_addr()?;
+/// listener.set_nonblocking(true)?;
+/// let source = Source::new(listener.into());
+///
+/// static ACCEPT: Op = Op("accept");
+/// let (direction, limit, first) = (Direction::Read, Limit::None, First::Try);
+/// let request = Request { op: &ACCEPT, direction, limit, first };
+/// let client = std::thread::spawn(move || TcpStream::connect(address));
+/// let stream: TcpStream = source.perform(&request, |fd| rustix::net::accept(fd))?.into();
+/// assert_eq!(stream.peer_addr()?, client.join().unwrap()?.local_addr()?);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Source {
     // Dropped in this order: out of the reactors before the descriptor is closed.
     tenancy: Tenancy,
@@ -105,6 +125,10 @@ impl Drop for Tenancy {
 }
 
 /// The error of operations on a handle that was closed: of kind `NotConnected`.
+///
+/// ```
+/// assert_eq!(strands_reactor::closed_error().kind(), std::io::ErrorKind::NotConnected);
+/// ```
 #[cold]
 pub fn closed_error() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the handle was closed")
@@ -112,12 +136,29 @@ pub fn closed_error() -> io::Error {
 
 impl Source {
     /// A source that nobody waits at yet.
+    ///
+    /// ```
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let source = strands_reactor::Source::new(listener.into());
+    /// assert!(!source.is_closed());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn new(fd: OwnedFd) -> Source {
-        fork::prepare();
         Source { tenancy: Tenancy { slot: slot::take(), fd: fd.as_raw_fd() }, fd }
     }
 
     /// Gives the descriptor back, out of all reactors.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use strands_reactor::Source;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let listener = TcpListener::from(Source::new(listener.into()).into_fd());
+    /// assert_eq!(listener.local_addr()?, address);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_fd(self) -> OwnedFd {
         let Source { tenancy, fd } = self;
         drop(tenancy);
@@ -127,7 +168,27 @@ impl Source {
     /// Closes the descriptor now, though others share this handle: all that wait at it, and all
     /// operations that begin later, fail with an error of kind `NotConnected`.
     ///
-    /// Its number stays taken until the source is dropped.
+    /// Its number stays taken until the source is dropped. On Windows it is only shut down now,
+    /// and closed then: a listener goes on to listen.
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use rustix::io::Errno;
+    /// use strands_reactor::{Direction, First, Limit, Request, Source};
+    /// use strands_sched::Op;
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let (direction, limit, first) = (Direction::Read, Limit::None, First::Try);
+    /// let request = Request { op: &WAIT, direction, limit, first };
+    /// let source = Source::new(std::net::TcpListener::bind("127.0.0.1:0")?.into());
+    /// let result = std::thread::scope(|scope| {
+    ///     let waiter = scope.spawn(|| source.perform(&request, |_| Err::<(), _>(Errno::AGAIN)));
+    ///     source.close(); // Whether it waits already or not.
+    ///     waiter.join().unwrap()
+    /// });
+    /// assert_eq!(result.unwrap_err().kind(), ErrorKind::NotConnected);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn close(&self) {
         if fork::in_child() {
             let _ = replace_by_dead_end(self.fd.as_fd());
@@ -149,6 +210,14 @@ impl Source {
     }
 
     /// Whether it was [closed](Self::close).
+    ///
+    /// ```
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let source = strands_reactor::Source::new(listener.into());
+    /// source.close();
+    /// assert!(source.is_closed());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.slot().closed.load(Acquire)
@@ -159,12 +228,50 @@ impl Source {
     /// # Errors
     ///
     /// `NotConnected` if it was [closed](Self::close).
+    ///
+    /// ```
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let source = strands_reactor::Source::new(listener.into());
+    /// assert!(rustix::net::getsockname(source.open_fd()?).is_ok());
+    /// source.close();
+    /// assert_eq!(source.open_fd().unwrap_err().kind(), std::io::ErrorKind::NotConnected);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn open_fd(&self) -> io::Result<BorrowedFd<'_>> {
         if self.is_closed() { Err(closed_error()) } else { Ok(self.fd.as_fd()) }
     }
 
     /// Says that the read just made, on a TCP socket, got less than it asked for and more than
     /// nothing. To be called before anything else that may suspend: inside the attempt.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::net::{TcpListener, TcpStream};
+    /// use rustix::net::{RecvFlags, recv};
+    /// use strands_reactor::{Direction, First, Limit, Request, Source};
+    /// use strands_sched::Op;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (server, _) = listener.accept()?;
+    /// server.set_nonblocking(true)?;
+    /// let server = Source::new(server.into());
+    /// client.write_all(b"hello")?;
+    ///
+    /// static READ: Op = Op("read");
+    /// let (direction, limit, first) = (Direction::Read, Limit::None, First::TryUnlessDrained);
+    /// let request = Request { op: &READ, direction, limit, first };
+    /// let mut buffer = [0; 8];
+    /// let bytes = server.perform(&request, |fd| {
+    ///     let (_, bytes) = recv(fd, &mut buffer[..], RecvFlags::empty())?;
+    ///     if 0 < bytes && bytes < 8 {
+    ///         server.note_drained(); // In a fiber, the next read waits before it tries.
+    ///     }
+    ///     Ok(bytes)
+    /// })?;
+    /// assert!(bytes > 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn note_drained(&self) {
         if let Some(reactor) = reactor::local_id() {
@@ -223,10 +330,13 @@ impl Source {
         if slot.closed.load(Relaxed) {
             return Ok(false);
         }
-        if !state.is_registered(reactor) {
+        let registered = state.is_registered(reactor);
+        if !registered || EDGES_STOP {
             let registrar = reactor::with_local(Reactor::registrar_clone).ok_or_else(no_reactor)?;
             registrar.add(self.fd.as_raw_fd(), slot.token(state))?;
-            slot.add_registrar(state, registrar);
+            if !registered {
+                slot.add_registrar(state, reactor, &registrar);
+            }
         }
         Ok(true)
     }
@@ -238,12 +348,6 @@ fn no_reactor() -> io::Error {
         io::ErrorKind::Unsupported,
         "this runtime has no reactor to wait in; build it with strands_reactor::driver_factory",
     )
-}
-
-impl AsFd for Source {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
 }
 
 impl std::fmt::Debug for Source {

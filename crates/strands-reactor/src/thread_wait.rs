@@ -1,12 +1,12 @@
-//! How a plain thread waits: in `ppoll`, on the descriptor and on a wake descriptor of its own.
+//! How a plain thread waits: in `poll`, on the descriptor and on a wake descriptor of its own.
 //!
 //! No worker and no foreign driver is involved, so it works before the first runtime is built and
-//! after the last has ended. `ppoll` tells of a state, not of an edge: no race can lose it. The
+//! after the last has ended. `poll` tells of a state, not of an edge: no race can lose it. The
 //! wake descriptor is for what the state does not tell: `Source::close`, or a wake of the thread
 //! by others.
 //!
 //! Wake descriptors are kept for the next waiter, as making one costs two system calls. One that
-//! is rung late, by somebody who still holds it, ends another's `ppoll` early; it looks and waits
+//! is rung late, by somebody who still holds it, ends another's `poll` early; it looks and waits
 //! again.
 
 use std::cell::Cell;
@@ -25,10 +25,21 @@ const WITHOUT_BELL: Duration = Duration::from_millis(20);
 /// Wake descriptors that are kept.
 const MOST_KEPT: usize = 64;
 
-static KEPT: Mutex<Vec<Arc<WakeFd>>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Kept> = Mutex::new(Kept { process: 0, fds: Vec::new() });
 
-fn kept() -> MutexGuard<'static, Vec<Arc<WakeFd>>> {
-    KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+struct Kept {
+    /// A forked child shares the parent's, and would take wakes from it.
+    process: u32,
+    fds: Vec<Arc<WakeFd>>,
+}
+
+fn kept() -> MutexGuard<'static, Kept> {
+    let mut kept = KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let process = std::process::id();
+    if kept.process != process {
+        *kept = Kept { process, fds: Vec::new() };
+    }
+    kept
 }
 
 /// Blocks this thread until `source` may be ready, is closed, or `deadline` passes.
@@ -90,7 +101,7 @@ struct Bell<'a> {
 
 impl Bell<'_> {
     fn enrol(source: &Source) -> io::Result<Bell<'_>> {
-        let spare = kept().pop();
+        let spare = kept().fds.pop();
         let fd = match spare {
             Some(fd) => fd,
             None => Arc::new(WakeFd::new()?),
@@ -107,8 +118,8 @@ impl Drop for Bell<'_> {
         drop(locked);
         self.fd.drain();
         let mut kept = kept();
-        if kept.len() < MOST_KEPT {
-            kept.push(self.fd.clone());
+        if kept.fds.len() < MOST_KEPT {
+            kept.fds.push(self.fd.clone());
         }
     }
 }

@@ -5,6 +5,7 @@
 
 #[cfg(not(loom))]
 mod imp {
+    use std::sync::TryLockError;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, fence};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread_local;
@@ -12,6 +13,41 @@ mod imp {
     /// Waits for another thread that is between two instructions: spins, then lets others run.
     pub(crate) fn backoff(round: u32) {
         if round < 64 { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+
+    /// Locks `mutex`. Its critical sections do not panic, so poisoning says nothing.
+    ///
+    /// # Panics
+    ///
+    /// In a forked child, if the lock was held by a thread that is not there.
+    #[inline]
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        try_lock(mutex).unwrap_or_else(|| contended(mutex))
+    }
+
+    #[inline]
+    fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        match mutex.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    #[cold]
+    fn contended<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        /// Far more than a critical section takes: a child may have threads of its own.
+        const ROUNDS: u32 = 10_000;
+        if crate::fork::in_forked_child() {
+            for round in 0..ROUNDS {
+                backoff(round);
+                if let Some(guard) = try_lock(mutex) {
+                    return guard;
+                }
+            }
+            crate::fork::refuse();
+        }
+        mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -24,12 +60,21 @@ mod imp {
     pub(crate) fn backoff(_round: u32) {
         loom::thread::yield_now();
     }
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 pub(crate) use imp::*;
 pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-/// Locks `mutex`. Its critical sections do not panic, so poisoning says nothing.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// What others did before they lowered `count` is done, for the one who has lowered it to zero.
+#[inline(always)]
+pub(crate) fn acquire_last(count: &AtomicU32) {
+    if cfg!(strands_sanitizer = "thread") {
+        count.load(Acquire); // ThreadSanitizer does not follow fences.
+    } else {
+        fence(Acquire);
+    }
 }

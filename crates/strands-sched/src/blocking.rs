@@ -23,6 +23,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::fork;
+use crate::runtime::no_thread;
+
 /// A closure for a pool thread. It should not unwind; if it does, the pool is none the worse.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
@@ -82,8 +85,11 @@ impl Pool {
             idle.notify_one();
             return Ok(());
         }
-        if state.threads < self.shared.config.max_threads && self.start_thread(&mut state).is_ok() {
-            return Ok(());
+        if state.threads < self.shared.config.max_threads {
+            match self.start_thread(&mut state) {
+                Ok(()) => return Ok(()),
+                Err(error) => state.last_refusal = Some(error),
+            }
         }
         if state.threads == 0 {
             // The queue was empty before, or the invariant would not have held: this is our job.
@@ -124,6 +130,13 @@ impl Pool {
         self.shared.lock().idle.len()
     }
 
+    /// Why the pool did not grow when it was to grow last.
+    pub(crate) fn last_refusal(&self) -> Option<String> {
+        let state = self.shared.lock();
+        let name = format!("{}-{}", self.shared.config.thread_name, state.started);
+        state.last_refusal.as_ref().map(|error| no_thread(&name, error).to_string())
+    }
+
     /// `start` is how an OS thread is started: tests hand in one that fails.
     fn with_start(config: PoolConfig, start: StartThread) -> Self {
         assert!(
@@ -142,6 +155,7 @@ impl Pool {
         (self.shared.start)(builder, Box::new(move || shared.thread_main()))?;
         state.started += 1;
         state.threads += 1;
+        state.last_refusal = None;
         Ok(())
     }
 }
@@ -172,6 +186,8 @@ struct State {
     idle: Vec<Arc<Condvar>>,
     /// Threads started since the pool was made: the next one's number.
     started: usize,
+    /// What the system said if the last thread that was wanted could not be started.
+    last_refusal: Option<io::Error>,
     shut_down: bool,
 }
 
@@ -254,13 +270,18 @@ impl State {
 }
 
 fn run_job(job: Job) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
+    let result = catch_unwind(AssertUnwindSafe(job));
+    if fork::in_forked_child() {
+        fork::end_child(result.is_err());
+    }
+    if let Err(payload) = result {
         // Its drop could panic too.
         mem::forget(payload);
     }
 }
 
-fn run_hook(hook: &Option<Hook>) {
+/// Runs a hook of the user's; a panic in it is reported by the panic hook and goes no further.
+pub(crate) fn run_hook(hook: &Option<Hook>) {
     if let Some(hook) = hook.clone() {
         run_job(Box::new(move || hook()));
     }

@@ -19,6 +19,16 @@ use crate::task::Header;
 use crate::worker::Worker;
 
 /// The payload that a cancelled fiber unwinds with, and that its join handle returns.
+///
+/// ```
+/// use strands_sched::{Builder, Cancelled, SpawnOptions, sleep_until, spawn_on};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let sleeper = spawn_on(runtime.shared(), SpawnOptions::default(), || sleep_until(None))?;
+/// drop(runtime);
+/// assert!(sleeper.join().unwrap_err().is::<Cancelled>());
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Cancelled {
     /// The fiber that counts this payload, see [`cancelling`]; 0, which is nobody, if none does.
     fiber: u64,
@@ -65,6 +75,28 @@ impl std::error::Error for Cancelled {}
 
 /// Unwinds from here: what an operation does whose outcome is
 /// [`Outcome::Cancelled`](crate::Outcome::Cancelled), after it has undone its enrolment.
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering::Acquire};
+/// use strands_sched::{Builder, Cancelled, Op, Outcome, SpawnOptions};
+/// use strands_sched::{cancel_unwind, spawn_on, wait_until};
+///
+/// fn wait_for(flag: &AtomicBool) {
+///     static WAIT: Op = Op("wait_for");
+///     match wait_until(&WAIT, 0, None, || flag.load(Acquire)) {
+///         Outcome::Woken => {}
+///         Outcome::Cancelled => cancel_unwind(), // Nothing was enrolled.
+///         Outcome::TimedOut => unreachable!("there is no deadline"),
+///     }
+/// }
+///
+/// static NEVER: AtomicBool = AtomicBool::new(false);
+/// let runtime = Builder::new().workers(1).build()?;
+/// let fiber = spawn_on(runtime.shared(), SpawnOptions::default(), || wait_for(&NEVER))?;
+/// fiber.task().cancel();
+/// assert!(fiber.join().unwrap_err().is::<Cancelled>());
+/// # std::io::Result::Ok(())
+/// ```
 #[cold]
 pub fn unwind() -> ! {
     panic::resume_unwind(Box::new(Cancelled::new()))
@@ -80,6 +112,21 @@ pub fn unwind() -> ! {
 ///
 /// Turned down: a flag that a suspension or a lock resets (a scope suspends between catching and
 /// going on), and to ask whether a cancel was ever requested (a fiber that caught it may go on).
+///
+/// ```
+/// use std::panic::catch_unwind;
+/// use strands_sched::{Builder, SpawnOptions, cancelling, with_current_task, yield_now};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// runtime.run(SpawnOptions::default(), || {
+///     with_current_task(|me| me.cancel());
+///     let payload = catch_unwind(yield_now).unwrap_err();
+///     assert!(cancelling(), "it may go on with `resume_unwind`");
+///     drop(payload);
+///     assert!(!cancelling(), "it has ended the cancel");
+/// })?;
+/// # std::io::Result::Ok(())
+/// ```
 pub fn cancelling() -> bool {
     current::with(|me| me.cancel_payloads.get() != 0)
 }
@@ -87,6 +134,21 @@ pub fn cancelling() -> bool {
 /// Runs `f` with cancellation held back: it is delivered at the first suspension after.
 ///
 /// On a plain thread, which cannot be cancelled, it just runs `f`.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, uncancellable, with_current_task, yield_now};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let steps = runtime.run(SpawnOptions::default(), || {
+///     with_current_task(|me| me.cancel());
+///     uncancellable(|| {
+///         yield_now(); // Would unwind.
+///         "both steps"
+///     })
+/// })?;
+/// assert_eq!(steps, "both steps");
+/// # std::io::Result::Ok(())
+/// ```
 pub fn uncancellable<T>(f: impl FnOnce() -> T) -> T {
     struct Shield;
     impl Drop for Shield {
@@ -102,9 +164,30 @@ pub fn uncancellable<T>(f: impl FnOnce() -> T) -> T {
 /// Whether the running party is unwinding because of a panic or a cancel.
 ///
 /// std counts panics by thread, so its own answer on a worker is about all fibers of that worker.
-/// This one is about the running fiber, with one limit: a panic that begins while *another*
-/// fiber of the worker is suspended in the middle of its unwinding (a destructor of it waits) is
-/// not seen until that other fiber has gone on.
+/// This one is about the running fiber, with one limit: a panic that begins, or is caught,
+/// while *another* fiber of the worker is suspended in the middle of its unwinding (a destructor of
+/// it waits) is not seen until that other fiber has gone on.
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+/// use strands_sched::panicking;
+///
+/// struct Lock<'a>(&'a Cell<bool>);
+/// impl Drop for Lock<'_> {
+///     fn drop(&mut self) {
+///         self.0.set(panicking());
+///     }
+/// }
+///
+/// let poisoned = Cell::new(false);
+/// let result = catch_unwind(AssertUnwindSafe(|| {
+///     let _lock = Lock(&poisoned);
+///     resume_unwind(Box::new("a panic without a message"));
+/// }));
+/// assert!(result.is_err() && poisoned.get());
+/// assert!(!panicking());
+/// ```
 pub fn panicking() -> bool {
     current::with(|me| {
         if me.is_thread() {
@@ -146,5 +229,17 @@ pub(crate) fn asked() -> Asked {
 
 /// Whether a cancel asked of the running fiber may unwind it from here.
 pub(crate) fn deliverable(me: &Header, worker: &Worker) -> bool {
-    CAN_UNWIND && me.cancel_requested() && me.shield.get() == 0 && !worker.may_be_unwinding(me)
+    // While others of its worker unwind it cannot be known whether it does too, and a cancel that
+    // meets a destructor aborts the process.
+    deliverable_unless(std::thread::panicking(), me, worker)
+}
+
+/// The same where it is known whether the fiber may be unwinding: after a suspension.
+#[inline]
+pub(crate) fn deliverable_unless(may_unwind: bool, me: &Header, worker: &Worker) -> bool {
+    let asked = CAN_UNWIND && me.cancel_requested() && me.shield.get() == 0;
+    if asked && may_unwind {
+        worker.defer_cancel();
+    }
+    asked && !may_unwind
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::atomic::{Condvar, Mutex, lock, thread_local};
 use crate::park::Outcome;
-use crate::task::{Header, TaskRef};
+use crate::task::{self, Header, TaskRef};
 use crate::worker::{self, Worker};
 
 #[cfg(not(loom))]
@@ -59,6 +59,17 @@ pub(crate) fn header<'a>() -> &'a Header {
 }
 
 /// Runs `f` with the running party.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, with_current_task};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let options = SpawnOptions { name: Some("parser".into()), ..SpawnOptions::default() };
+/// let name = runtime.run(options, || with_current_task(|me| me.name().map(String::from)))?;
+/// assert_eq!(name.as_deref(), Some("parser"));
+/// assert!(with_current_task(|me| me.is_thread()), "a plain thread is a party too");
+/// # std::io::Result::Ok(())
+/// ```
 #[inline(always)]
 pub fn with<R>(f: impl FnOnce(&Header) -> R) -> R {
     f(header())
@@ -120,6 +131,23 @@ struct ThreadState {
 }
 
 /// Ends the wait of a plain thread that waits in something else than a lock, such as `ppoll`.
+///
+/// ```
+/// use std::sync::mpsc::{Sender, channel};
+/// use strands_sched::Alarm;
+///
+/// /// For a thread that waits in `Receiver::recv`.
+/// struct Bell(Sender<()>);
+/// impl Alarm for Bell {
+///     fn ring(&self) {
+///         let _ = self.0.send(()); // If it has gone it does not wait.
+///     }
+/// }
+///
+/// let (sender, receiver) = channel();
+/// Bell(sender).ring();
+/// receiver.recv().unwrap(); // Ends, as it rang before.
+/// ```
 pub trait Alarm: Send + Sync {
     /// Ends the wait, also one that begins after this.
     fn ring(&self);
@@ -132,9 +160,9 @@ impl PlainThread {
             state: Mutex::new(ThreadState::default()),
             changed: Condvar::new(),
         });
-        // SAFETY: a box is not null, and the header is its first field; `of_thread` counted one
-        // reference, which is this one.
-        unsafe { TaskRef::from_raw(NonNull::new_unchecked(Box::into_raw(thread).cast())) }
+        // SAFETY: the header is the first field; `of_thread` counted one reference, which is this
+        // one.
+        unsafe { TaskRef::from_raw(task::expose(thread)) }
     }
 
     /// # Safety
@@ -149,9 +177,8 @@ impl PlainThread {
     ///
     /// `header` is a `PlainThread`'s.
     pub(crate) unsafe fn of(header: &Header) -> &PlainThread {
-        // SAFETY: it is the first field of a repr(C) struct, by the caller's promise; all
-        // pointers to it come from the whole of it.
-        unsafe { NonNull::from(header).cast::<PlainThread>().as_ref() }
+        // SAFETY: it is the first field of a repr(C) struct, by the caller's promise.
+        unsafe { header.whole().cast::<PlainThread>().as_ref() }
     }
 
     /// Makes the thread look again at what it waits for.

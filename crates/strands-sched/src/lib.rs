@@ -9,6 +9,7 @@ mod blocking;
 mod cancel;
 mod current;
 mod driver;
+mod fork;
 mod fresh;
 mod idle;
 mod inbox;
@@ -31,6 +32,7 @@ mod models;
 pub use cancel::{Cancelled, cancelling, panicking, uncancellable, unwind as cancel_unwind};
 pub use current::{Alarm, with as with_current_task};
 pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver};
+pub use fork::{assert_not_forked, forked_error, in_forked_child, watch_forks};
 pub use park::{
     Op, Outcome, Parker, Wake, block_until, charge, park_token, sleep_until, unpark_token,
     wait_until, yield_now,

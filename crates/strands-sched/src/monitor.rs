@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::atomic::{AtomicU32, Relaxed, SeqCst, fence};
-use crate::runtime::Shared;
+use crate::runtime::{Shared, no_thread};
 
 /// The kernel adds up to 50 µs of its own to such a sleep.
 const INTERVAL: Duration = Duration::from_micros(20);
@@ -37,7 +37,8 @@ impl Monitor {
     pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<thread::JoinHandle<()>> {
         let its = shared.clone();
         let name = format!("{}-monitor", shared.config.thread_name);
-        let handle = thread::Builder::new().name(name).spawn(move || watch(&its))?;
+        let handle = thread::Builder::new().name(name.clone()).spawn(move || watch(&its));
+        let handle = handle.map_err(|error| no_thread(&name, &error))?;
         shared.monitor.thread.set(handle.thread().clone()).expect("the monitor was started twice");
         Ok(handle)
     }

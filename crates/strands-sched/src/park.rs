@@ -20,9 +20,19 @@ use std::time::{Duration, Instant};
 use crate::atomic::{AcqRel, Acquire, AtomicU32, Relaxed, Release, backoff};
 use crate::cancel;
 use crate::current::{self, Alarm, PlainThread};
+use crate::fork;
 use crate::task::{Header, TaskRef};
 
 /// How a wait ended.
+///
+/// ```
+/// use std::time::Instant;
+/// use strands_sched::{Op, Outcome, wait_until};
+///
+/// static WAIT: Op = Op("an example");
+/// assert_eq!(wait_until(&WAIT, 0, None, || true), Outcome::Woken);
+/// assert_eq!(wait_until(&WAIT, 0, Some(Instant::now()), || false), Outcome::TimedOut);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// What was waited for has happened.
@@ -34,6 +44,16 @@ pub enum Outcome {
 }
 
 /// What a party waits for, for people to read: a static name such as `"TcpStream::read"`.
+///
+/// ```
+/// use strands_sched::{Op, Outcome, wait_until};
+///
+/// fn wait_for_turn() -> Outcome {
+///     static WAIT: Op = Op("wait_for_turn"); // One for each kind of wait.
+///     wait_until(&WAIT, 0, None, || true)
+/// }
+/// assert_eq!(wait_for_turn(), Outcome::Woken);
+/// ```
 #[derive(Debug)]
 pub struct Op(pub &'static str);
 
@@ -42,12 +62,36 @@ pub struct Op(pub &'static str);
 /// `ready` must be cheap and must not wait. `object` identifies what is waited for in reports (an
 /// address, an id). From a fiber this suspends the fiber; from a plain thread it blocks the
 /// thread. On [`Outcome::Cancelled`] the caller undoes what it enrolled and unwinds.
+///
+/// # Panics
+///
+/// In a [forked child](crate::in_forked_child), unless `ready` at once.
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering::{Acquire, Release}};
+/// use strands_sched::{Op, Outcome, TaskRef, wait_until, with_current_task};
+///
+/// static OPEN: Op = Op("Gate::wait");
+/// let is_open = AtomicBool::new(false);
+/// let waiter = with_current_task(TaskRef::to);
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| {
+///         is_open.store(true, Release); // The reason first,
+///         waiter.wake(); // then the wake.
+///     });
+///     let outcome = wait_until(&OPEN, 0, None, || is_open.load(Acquire));
+///     assert_eq!(outcome, Outcome::Woken);
+/// });
+/// ```
 pub fn wait_until(
     op: &'static Op,
     object: usize,
     deadline: Option<Instant>,
     ready: impl Fn() -> bool,
 ) -> Outcome {
+    if fork::in_forked_child() {
+        return if ready() { Outcome::Woken } else { fork::refuse() };
+    }
     let me = current::header();
     me.set_wait(op, object);
     if me.is_thread() {
@@ -65,6 +109,35 @@ pub fn wait_until(
 /// # Panics
 ///
 /// If called from a fiber.
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering::{Acquire, Release}};
+/// use std::sync::{Arc, mpsc};
+/// use strands_sched::{Alarm, Op, Outcome, TaskRef, block_until, with_current_task};
+///
+/// struct Bell(mpsc::Sender<()>);
+/// impl Alarm for Bell {
+///     fn ring(&self) {
+///         let _ = self.0.send(());
+///     }
+/// }
+///
+/// static WAIT: Op = Op("an example");
+/// let (sender, receiver) = mpsc::channel();
+/// let alarm: Arc<dyn Alarm> = Arc::new(Bell(sender));
+/// let is_ready = AtomicBool::new(false);
+/// let waiter = with_current_task(TaskRef::to);
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| {
+///         is_ready.store(true, Release);
+///         waiter.wake();
+///     });
+///     // In place of `recv` a reactor has a `ppoll` that ends when the bell's descriptor is ready.
+///     let block = |_left| receiver.recv().unwrap();
+///     let outcome = block_until(&WAIT, 0, None, &alarm, || is_ready.load(Acquire), block);
+///     assert_eq!(outcome, Outcome::Woken);
+/// });
+/// ```
 pub fn block_until(
     op: &'static Op,
     object: usize,
@@ -81,6 +154,36 @@ pub fn block_until(
 }
 
 /// A party's enrolment for one wait. It lies on the waiter's frame.
+///
+/// ```
+/// use std::ptr;
+/// use std::sync::atomic::{AtomicPtr, Ordering::AcqRel};
+/// use std::thread;
+/// use strands_sched::{Op, Outcome, Parker};
+///
+/// /// Where the one party that waits enrols.
+/// static WAITER: AtomicPtr<Parker> = AtomicPtr::new(ptr::null_mut());
+/// static WAIT: Op = Op("an example");
+///
+/// fn take() -> *mut Parker {
+///     WAITER.swap(ptr::null_mut(), AcqRel)
+/// }
+///
+/// let waiter = thread::spawn(|| {
+///     let parker = Parker::new();
+///     WAITER.swap((&raw const parker).cast_mut(), AcqRel);
+///     parker.park(&WAIT, 0, None, || !take().is_null())
+/// });
+/// let parker = loop {
+///     match take() {
+///         parker if parker.is_null() => thread::yield_now(), // It has not enrolled yet.
+///         parker => break parker,
+///     }
+/// };
+/// // SAFETY: we have taken it out, so the waiter has not left it and nobody else has it.
+/// assert!(unsafe { Parker::unpark(parker) });
+/// assert_eq!(waiter.join().unwrap(), Outcome::Woken);
+/// ```
 pub struct Parker {
     word: AtomicU32,
     party: NonNull<Header>,
@@ -102,9 +205,24 @@ impl Default for Parker {
 
 impl Parker {
     /// The running party's.
+    ///
+    /// # Panics
+    ///
+    /// In a [forked child](crate::in_forked_child): a wait that cannot end must not begin.
+    ///
+    /// ```
+    /// use std::time::Instant;
+    /// use strands_sched::{Op, Outcome, Parker};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let parker = Parker::new();
+    /// let outcome = parker.park(&WAIT, 0, Some(Instant::now()), || true);
+    /// assert_eq!(outcome, Outcome::TimedOut, "it is enrolled nowhere");
+    /// ```
     #[inline]
     pub fn new() -> Parker {
-        Parker { word: AtomicU32::new(0), party: NonNull::from(current::header()) }
+        fork::assert_not_forked();
+        Parker { word: AtomicU32::new(0), party: current::header().whole() }
     }
 
     /// Wakes the waiter, unless it gave up first; says which.
@@ -112,6 +230,17 @@ impl Parker {
     /// # Safety
     ///
     /// As for [`choose`](Self::choose).
+    ///
+    /// ```
+    /// use strands_sched::{Op, Outcome, Parker};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let parker = Parker::new();
+    /// // SAFETY: it is enrolled nowhere, so nobody else has it, and it is still there.
+    /// assert!(unsafe { Parker::unpark(&parker) });
+    /// let outcome = parker.park(&WAIT, 0, None, || unreachable!("it does not give up"));
+    /// assert_eq!(outcome, Outcome::Woken);
+    /// ```
     #[inline]
     pub unsafe fn unpark(parker: *const Parker) -> bool {
         // SAFETY: passed on.
@@ -126,6 +255,21 @@ impl Parker {
     /// The caller has taken `parker` out of where the waiter enrolled it (or holds the lock under
     /// which the waiter would take it out), so that it has not been left, and no other waker has
     /// it. After the call it may be gone.
+    ///
+    /// ```
+    /// use std::sync::Mutex;
+    /// use strands_sched::{Op, Outcome, Parker};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let lock = Mutex::new("of the list that it is in");
+    /// let parker = Parker::new();
+    /// let guard = lock.lock().unwrap();
+    /// // SAFETY: it is enrolled nowhere, so nobody else has it, and it is still there.
+    /// let wake = unsafe { Parker::choose(&parker) };
+    /// drop(guard);
+    /// drop(wake); // Here it is woken.
+    /// assert_eq!(parker.park(&WAIT, 0, None, || true), Outcome::Woken);
+    /// ```
     #[inline]
     pub unsafe fn choose(parker: *const Parker) -> Option<Wake> {
         // SAFETY: the caller's promise; the frame stays until the word says RUNG.
@@ -151,6 +295,33 @@ impl Parker {
     ///
     /// `withdraw` takes the parker out of where it was enrolled, after the waiter has given up;
     /// it returns false if it was not there any more, that is, if a waker has it.
+    ///
+    /// # Panics
+    ///
+    /// In a [forked child](crate::in_forked_child), unless it has been unparked: one that was made
+    /// before the fork.
+    ///
+    /// ```
+    /// use std::sync::Mutex;
+    /// use std::time::{Duration, Instant};
+    /// use strands_sched::{Op, Outcome, Parker};
+    ///
+    /// /// The address of a parker that its waiter keeps where it is while it is in here.
+    /// struct Enrolled(*const Parker);
+    /// let line: Mutex<Vec<Enrolled>> = Mutex::default();
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let parker = Parker::new();
+    /// line.lock().unwrap().push(Enrolled(&parker));
+    /// let deadline = Instant::now() + Duration::from_millis(1);
+    /// let outcome = parker.park(&WAIT, 0, Some(deadline), || {
+    ///     let mut line = line.lock().unwrap();
+    ///     let before = line.len();
+    ///     line.retain(|other| !std::ptr::eq(other.0, &parker));
+    ///     line.len() < before // Else somebody has taken us out, and will ring.
+    /// });
+    /// assert_eq!(outcome, Outcome::TimedOut);
+    /// ```
     #[inline]
     pub fn park(
         &self,
@@ -179,6 +350,26 @@ impl Parker {
 /// A party that has been [chosen](Parker::choose). Dropping this wakes it.
 ///
 /// To wake a party on another thread may take a system call: drop this after releasing locks.
+///
+/// ```
+/// use std::thread;
+/// use strands_sched::{Op, Outcome, Wake, WaitQueue};
+///
+/// static WAIT: Op = Op("an example");
+/// let queue: WaitQueue<u32> = WaitQueue::new(0);
+/// thread::scope(|scope| {
+///     let waiter = scope.spawn(|| queue.wait(&WAIT, None, (), |_| None::<()>));
+///     let wake: Wake = loop {
+///         let chosen = queue.lock().choose_first(|()| {});
+///         match chosen {
+///             Some(wake) => break wake,
+///             None => thread::yield_now(),
+///         }
+///     };
+///     drop(wake);
+///     assert_eq!(waiter.join().unwrap(), Err(Outcome::Woken));
+/// });
+/// ```
 #[must_use = "a chosen party sleeps until this is dropped; drop it after releasing locks"]
 pub struct Wake(Option<TaskRef>);
 
@@ -201,6 +392,19 @@ impl Drop for Wake {
 /// `std::thread::park`: waits for the token, or until the deadline; takes the token.
 ///
 /// Unwinds if the fiber is cancelled.
+///
+/// # Panics
+///
+/// In a [forked child](crate::in_forked_child), unless the token is there.
+///
+/// ```
+/// use std::time::Instant;
+/// use strands_sched::{park_token, unpark_token, with_current_task};
+///
+/// with_current_task(unpark_token);
+/// park_token(None); // Takes the token that is there.
+/// park_token(Some(Instant::now())); // There is none, but the time is up.
+/// ```
 pub fn park_token(deadline: Option<Instant>) {
     static PARK: Op = Op("thread::park");
     let me = current::header();
@@ -218,13 +422,33 @@ pub fn park_token(deadline: Option<Instant>) {
 }
 
 /// `std::thread::Thread::unpark`: makes the party's token available.
+///
+/// ```
+/// use strands_sched::{TaskRef, park_token, unpark_token, with_current_task};
+///
+/// let me = with_current_task(TaskRef::to);
+/// std::thread::spawn(move || unpark_token(&me));
+/// park_token(None);
+/// ```
 pub fn unpark_token(party: &Header) {
     if party.token.swap(1, AcqRel) == 0 {
         party.wake();
     }
 }
 
-/// Waits until `deadline`. Unwinds if the fiber is cancelled.
+/// Waits until `deadline`; without one, until the fiber is cancelled. Unwinds if it is.
+///
+/// # Panics
+///
+/// In a [forked child](crate::in_forked_child).
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// let deadline = Instant::now() + Duration::from_millis(1);
+/// strands_sched::sleep_until(Some(deadline));
+/// assert!(Instant::now() >= deadline);
+/// ```
 pub fn sleep_until(deadline: Option<Instant>) {
     static SLEEP: Op = Op("thread::sleep");
     let outcome = wait_until(&SLEEP, 0, deadline, || false);
@@ -238,9 +462,25 @@ pub fn sleep_until(deadline: Option<Instant>) {
 /// Lets the other ready parties run.
 ///
 /// A cancel is delivered here. On a plain thread this is `std::thread::yield_now`.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, spawn_local, yield_now};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// runtime.run(SpawnOptions::default(), || {
+///     let neighbour = spawn_local(SpawnOptions::default(), || "it has run")?;
+///     while !neighbour.is_finished() {
+///         yield_now();
+///     }
+///     assert_eq!(neighbour.join().unwrap(), "it has run");
+///     std::io::Result::Ok(())
+/// })??;
+/// # std::io::Result::Ok(())
+/// ```
 pub fn yield_now() {
     let me = current::header();
-    if me.is_thread() {
+    // In a forked child the other parties are the parent's.
+    if me.is_thread() || fork::in_forked_child() {
         return std::thread::yield_now();
     }
     // SAFETY: a running fiber has a worker, whose thread this is.
@@ -251,6 +491,28 @@ pub fn yield_now() {
 ///
 /// Every such operation of every layer spends the one budget that a fiber gets each time it is
 /// resumed, so that a loop over ready sockets, full channels or free locks starves nobody.
+///
+/// ```
+/// use std::cell::Cell;
+/// use strands_sched::{Builder, SpawnOptions, charge, spawn_local};
+///
+/// /// An operation that never has to wait.
+/// fn next(counter: &Cell<u64>) -> u64 {
+///     charge();
+///     counter.replace(counter.get() + 1)
+/// }
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// runtime.run(SpawnOptions::default(), || {
+///     let counter = Cell::new(0);
+///     let neighbour = spawn_local(SpawnOptions::default(), || ())?;
+///     while !neighbour.is_finished() {
+///         next(&counter); // The loop does not starve the neighbour.
+///     }
+///     std::io::Result::Ok(())
+/// })??;
+/// # std::io::Result::Ok(())
+/// ```
 #[inline]
 pub fn charge() {
     let me = current::header();

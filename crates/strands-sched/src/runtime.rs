@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::panic::{self, Location};
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
@@ -11,13 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use strands_fiber::overflow;
-use strands_fiber::stack::{GuardKind, guard_kind};
+use strands_fiber::stack::{self, GuardKind};
 
 use crate::atomic::{AtomicBool, AtomicUsize, Mutex, Relaxed, SeqCst, fence, lock};
-use crate::blocking::{Hook, Pool, PoolConfig};
+use crate::blocking::{Hook, Pool, PoolConfig, run_hook};
 use crate::cancel;
 use crate::current;
 use crate::driver::{Driver, DriverFactory, TimeDriver};
+use crate::fork;
 use crate::fresh;
 use crate::idle::Idle;
 use crate::monitor::Monitor;
@@ -41,6 +42,17 @@ pub(crate) struct Config {
 }
 
 /// What the workers of a runtime share.
+///
+/// ```
+/// use std::sync::Arc;
+/// use strands_sched::{Builder, Shared, SpawnOptions, spawn_on};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let shared: Arc<Shared> = runtime.shared().clone();
+/// let sum = spawn_on(&shared, SpawnOptions::default(), || 1 + 1)?;
+/// assert_eq!(sum.join().unwrap(), 2);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Shared {
     pub(crate) config: Config,
     workers: OnceLock<Box<[&'static Worker]>>,
@@ -58,7 +70,7 @@ pub struct Shared {
     running: WaitQueue<usize>,
     stacks_in_use: AtomicUsize,
     /// Accepted fibers for which there was no stack; they take the next that is released.
-    starved: Mutex<VecDeque<TaskRef>>,
+    starved: Mutex<Starved>,
     starved_count: AtomicUsize,
     starvation_reported: AtomicBool,
     /// What the drivers say of themselves.
@@ -66,7 +78,23 @@ pub struct Shared {
     id: u64,
 }
 
+#[derive(Default)]
+struct Starved {
+    fibers: VecDeque<TaskRef>,
+    /// Why the last of them got no stack.
+    why: String,
+}
+
 /// Where a fiber should start.
+///
+/// ```
+/// use strands_sched::{Builder, Placement, SpawnOptions, worker_index};
+///
+/// let runtime = Builder::new().workers(2).build()?;
+/// let options = SpawnOptions { placement: Placement::Worker(1), ..SpawnOptions::default() };
+/// assert_eq!(runtime.run(options, worker_index)?, Some(1));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Placement {
     /// On any worker: the spawner's first of all, an idle one if that is busy, the one with the
@@ -80,6 +108,20 @@ pub enum Placement {
 }
 
 /// What a spawn may ask for.
+///
+/// ```
+/// use strands_sched::{Builder, Placement, SpawnOptions, with_current_task};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let options = SpawnOptions {
+///     name: Some("parser".into()),
+///     stack_bytes: Some(1024 * 1024),
+///     placement: Placement::Anywhere,
+/// };
+/// let name = runtime.run(options, || with_current_task(|me| me.name().map(String::from)))?;
+/// assert_eq!(name.as_deref(), Some("parser"));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Default)]
 pub struct SpawnOptions {
     /// For reports and `Thread::name`.
@@ -134,15 +176,23 @@ impl Shared {
         }
     }
 
-    /// Keeps an accepted fiber for which there is no stack.
-    pub(crate) fn starve(&self, task: TaskRef) {
+    /// Keeps an accepted fiber for which there is no stack, and why. While the runtime stops there
+    /// need never be one again: then it is dropped like others that have not started.
+    pub(crate) fn starve(&self, task: TaskRef, why: &io::Error) {
+        if self.is_stopping() {
+            return discard(task);
+        }
         let mut starved = lock(&self.starved);
-        starved.push_back(task);
-        self.starved_count.store(starved.len(), SeqCst);
+        starved.fibers.push_back(task);
+        starved.why = why.to_string();
+        self.starved_count.store(starved.fibers.len(), SeqCst);
         let nobody_lives = self.workers().iter().all(|worker| worker.live_count() == 0);
         if nobody_lives && !self.starvation_reported.swap(true, Relaxed) {
             report_starvation(&starved);
         }
+        drop(starved);
+        // Another worker may have a stack to spare.
+        self.wake_one();
     }
 
     pub(crate) fn has_starved(&self) -> bool {
@@ -153,8 +203,15 @@ impl Shared {
     pub(crate) fn take_starved(&self, worker: &Worker) -> Option<TaskRef> {
         let mut starved = lock(&self.starved);
         let here = |task: &TaskRef| !task.is_pinned() || std::ptr::eq(task.worker(), worker);
-        let task = starved.iter().position(here).and_then(|place| starved.remove(place));
-        self.starved_count.store(starved.len(), SeqCst);
+        let place = starved.fibers.iter().position(here);
+        let task = place.and_then(|place| starved.fibers.remove(place));
+        let nobody_left = starved.fibers.is_empty();
+        self.starved_count.store(starved.fibers.len(), SeqCst);
+        drop(starved);
+        if nobody_left && self.is_stopping() {
+            // Others may have stayed, and gone to sleep, for the one that we take.
+            self.workers().iter().for_each(|worker| worker.poke());
+        }
         task
     }
 
@@ -162,7 +219,8 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory` while stacks are exhausted; `InvalidInput` for a worker that does not exist
+    /// `OutOfMemory` while stacks are exhausted, and for one so large that it cannot be mapped;
+    /// `InvalidInput` for one that does not fit the address space, for a worker that does not exist
     /// or, with [`Placement::Here`], if the caller is not on a worker of this runtime; `Other`
     /// when the runtime is shutting down.
     ///
@@ -180,12 +238,18 @@ impl Shared {
     where
         F: FnOnce() -> T,
     {
+        if fork::in_forked_child() {
+            return Err(fork::forked_error());
+        }
         park::charge();
         if self.is_stopping() {
             return Err(stopped());
         }
         if self.has_starved() {
-            return Err(no_stacks());
+            return Err(no_stacks(&lock(&self.starved).why));
+        }
+        if let Some(bytes) = options.stack_bytes {
+            stack::check_size(bytes)?;
         }
         let here = current::worker().filter(|worker| {
             // SAFETY: `worker` is that of this thread.
@@ -251,7 +315,7 @@ impl Shared {
 
     fn sweep(&self) {
         let mut left: Vec<TaskRef> = std::iter::from_fn(|| self.injector.take()).collect();
-        left.extend(lock(&self.starved).drain(..));
+        left.extend(lock(&self.starved).fibers.drain(..));
         left.into_iter().for_each(discard);
     }
 }
@@ -268,13 +332,16 @@ pub(crate) fn discard(task: TaskRef) {
 }
 
 /// Says that accepted fibers wait for stacks that nobody holds.
-fn report_starvation(starved: &VecDeque<TaskRef>) {
-    let first = starved.front().map(|task| describe_fiber(task)).unwrap_or_default();
-    eprintln!(
+fn report_starvation(starved: &Starved) {
+    let first = starved.fibers.front().map(|task| describe_fiber(task)).unwrap_or_default();
+    // Not `eprintln!`, which panics if nobody reads it.
+    let _ = writeln!(
+        io::stderr(),
         "strands: {} fibers wait for a stack and no fiber holds one; the first is {first}\n\
-         help: its stack cannot be mapped: lower its size, raise RLIMIT_AS (ulimit -v), \
-         vm.max_map_count or vm.overcommit_memory, or free memory; it is tried again meanwhile",
-        starved.len(),
+         {}\n\
+         help: it is tried again meanwhile; free memory, or raise the limit",
+        starved.fibers.len(),
+        starved.why,
     );
 }
 
@@ -282,11 +349,31 @@ fn stopped() -> io::Error {
     io::Error::other("the runtime is shutting down and accepts no more fibers")
 }
 
-fn no_stacks() -> io::Error {
+/// Why a fiber starves though memory may be left.
+pub(crate) fn too_many_stacks(limit: usize) -> io::Error {
     io::Error::new(
         io::ErrorKind::OutOfMemory,
-        "no stack can be mapped for another fiber; let some end, use smaller stacks \
-         (Builder::stack_size), or raise max_stacks, RLIMIT_AS (ulimit -v) or vm.max_map_count",
+        format!("all stacks that the runtime may use (max_stacks: {limit}) are in use"),
+    )
+}
+
+fn no_stacks(why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::OutOfMemory,
+        format!("fibers that were accepted before wait for a stack already: {why}"),
+    )
+}
+
+/// What the system said when a thread could not be started, with the limit that was probably met.
+pub(crate) fn no_thread(name: &str, error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!(
+            "cannot start the thread {name}: {error}. Likely cause: the user or the container may \
+             have no more threads (`ulimit -u`, the cgroup's pids.max, kernel.threads-max), or \
+             there is no room for its stack (`ulimit -v`, vm.max_map_count): raise the limit, or \
+             use fewer workers"
+        ),
     )
 }
 
@@ -304,6 +391,14 @@ fn no_worker(index: usize, workers: usize) -> io::Error {
 }
 
 /// Builds a [`Runtime`].
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions};
+///
+/// let runtime = Builder::new().workers(2).stack_size(64 * 1024).thread_name("render").build()?;
+/// assert_eq!(runtime.run(SpawnOptions::default(), || 1 + 1)?, 2);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Builder {
     config: Config,
     driver: DriverFactory,
@@ -317,6 +412,12 @@ impl Default for Builder {
 
 impl Builder {
     /// The defaults: one worker a CPU, 256 KiB stacks, no limit on their number, 64 pool threads.
+    ///
+    /// ```
+    /// let runtime = strands_sched::Builder::new().build()?;
+    /// assert!(runtime.workers() >= 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn new() -> Builder {
         Builder {
             config: Config {
@@ -335,60 +436,162 @@ impl Builder {
     }
 
     /// How many workers.
+    ///
+    /// ```
+    /// let runtime = strands_sched::Builder::new().workers(3).build()?;
+    /// assert_eq!(runtime.workers(), 3);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn workers(mut self, workers: usize) -> Builder {
         self.config.workers = workers;
         self
     }
 
     /// The size of stacks for fibers that ask for none, in bytes.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions};
+    ///
+    /// fn depth(left: u32) -> u32 {
+    ///     let frame = std::hint::black_box([left; 256]); // A kilobyte.
+    ///     if left == 0 { 0 } else { depth(left - 1) + frame[0] - left + 1 }
+    /// }
+    /// let runtime = Builder::new().workers(1).stack_size(4 * 1024 * 1024).build()?;
+    /// assert_eq!(runtime.run(SpawnOptions::default(), || depth(300))?, 300);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.config.stack_bytes = bytes;
         self
     }
 
     /// How many stacks may be in use at once.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions};
+    ///
+    /// let runtime = Builder::new().workers(1).max_stacks(100).build()?;
+    /// assert!(runtime.describe().contains("at most 100 in use"));
+    /// assert_eq!(runtime.run(SpawnOptions::default(), || 1 + 1)?, 2);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn max_stacks(mut self, stacks: usize) -> Builder {
         self.config.max_stacks = stacks;
         self
     }
 
     /// The kind of guard below stacks.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, GuardKind};
+    ///
+    /// let runtime = Builder::new().workers(1).guard(GuardKind::Mprotect).build()?;
+    /// assert!(runtime.describe().contains("guard: Mprotect"));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn guard(mut self, guard: GuardKind) -> Builder {
         self.config.guard = Some(guard);
         self
     }
 
     /// What the names of the runtime's threads begin with.
+    ///
+    /// ```
+    /// use std::{sync::mpsc, thread};
+    /// use strands_sched::Builder;
+    ///
+    /// let (sender, names) = mpsc::channel();
+    /// let tell = move || sender.send(thread::current().name().map(String::from)).unwrap();
+    /// let runtime = Builder::new().workers(1).thread_name("render").on_start(tell).build()?;
+    /// assert!(names.recv().unwrap().is_some_and(|name| name.starts_with("render")));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.config.thread_name = name.into();
         self
     }
 
     /// Called on each worker and pool thread when it starts.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use strands_sched::Builder;
+    ///
+    /// let started = Arc::new(AtomicUsize::new(0));
+    /// let counter = started.clone();
+    /// let count = move || drop(counter.fetch_add(1, Relaxed));
+    /// let runtime = Builder::new().workers(2).on_start(count).build()?;
+    /// drop(runtime);
+    /// assert_eq!(started.load(Relaxed), 2);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn on_start(mut self, hook: impl Fn() + Send + Sync + 'static) -> Builder {
         self.config.on_start = Some(Arc::new(hook));
         self
     }
 
     /// Called on each worker and pool thread when it ends.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use strands_sched::Builder;
+    ///
+    /// let stopped = Arc::new(AtomicUsize::new(0));
+    /// let counter = stopped.clone();
+    /// let count = move || drop(counter.fetch_add(1, Relaxed));
+    /// let runtime = Builder::new().workers(2).on_stop(count).build()?;
+    /// assert_eq!(stopped.load(Relaxed), 0);
+    /// drop(runtime);
+    /// assert_eq!(stopped.load(Relaxed), 2);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn on_stop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Builder {
         self.config.on_stop = Some(Arc::new(hook));
         self
     }
 
     /// How many threads run blocking work, at most.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, unblock};
+    ///
+    /// let runtime = Builder::new().workers(1).blocking_threads(1).build()?;
+    /// let read = || unblock(|| std::env::current_dir());
+    /// assert!(runtime.run(SpawnOptions::default(), read)?.is_ok());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn blocking_threads(mut self, threads: usize) -> Builder {
         self.config.blocking_threads = threads;
         self
     }
 
     /// How long a pool thread stays without work.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sched::{Builder, SpawnOptions, unblock};
+    ///
+    /// // A thread for each piece of work that meets no idle one, and none for long.
+    /// let runtime = Builder::new().workers(1).blocking_keep_alive(Duration::ZERO).build()?;
+    /// assert_eq!(runtime.run(SpawnOptions::default(), || unblock(|| 1 + 1))?, 2);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn blocking_keep_alive(mut self, time: Duration) -> Builder {
         self.config.blocking_keep_alive = time;
         self
     }
 
     /// What the workers wait in.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, TimeDriver};
+    ///
+    /// let runtime = Builder::new().workers(1).driver(TimeDriver::factory()).build()?;
+    /// assert!(runtime.describe().contains("time only"));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn driver(mut self, driver: DriverFactory) -> Builder {
         self.driver = driver;
         self
@@ -398,11 +601,24 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for settings that make no sense; else what the system returned when a
+    /// `InvalidInput` for settings that make no sense; `Unsupported` for a guard that does not work
+    /// here, and in a [forked child](crate::in_forked_child); else what the system returned when a
     /// thread, a driver or the overflow handler was made. Nothing is left running then.
+    ///
+    /// ```
+    /// use strands_sched::Builder;
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// drop(runtime);
+    /// assert!(Builder::new().stack_size(usize::MAX).build().is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn build(self) -> io::Result<Runtime> {
         let invalid = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        let config = self.config;
+        if fork::in_forked_child() {
+            return Err(fork::forked_error());
+        }
+        let mut config = self.config;
         if config.workers == 0 {
             return invalid("a runtime needs at least one worker");
         }
@@ -415,6 +631,8 @@ impl Builder {
         if config.thread_name.contains('\0') {
             return invalid("a thread's name cannot contain a zero byte");
         }
+        // Found out once, so that all workers take the same.
+        config.guard = Some(config.guard.map_or_else(stack::guard_kind, Ok)?);
         overflow::install()?;
         // SAFETY: `describe_overflow` reads one thread-local and fields that do not change, and
         // writes on its own frame.
@@ -446,28 +664,43 @@ impl Builder {
             driver: OnceLock::new(),
             id: NEXT_RUNTIME.fetch_add(1, Relaxed),
         });
-        // A worker is made on its thread, reports, and waits for the word to go. If any cannot be
-        // made, the word never comes and the others end.
         let mut threads = Vec::with_capacity(count + 1);
-        let mut workers = Vec::with_capacity(count);
         let mut words = Vec::with_capacity(count);
-        for index in 0..count {
-            let (report, made) = mpsc::channel();
-            let (word, go) = mpsc::channel::<()>();
-            let (its, driver) = (shared.clone(), self.driver.clone());
-            let main = move || worker_main(index, &its, &driver, &report, &go);
-            threads.push(thread::Builder::new().name(shared.worker_name(index)).spawn(main)?);
-            words.push(word);
-            let died = || Err(io::Error::other("a worker's thread died while it started"));
-            workers.push(made.recv().unwrap_or_else(|_| died())?);
-        }
-        shared.workers.set(workers.into()).unwrap_or_else(|_| unreachable!());
-        if count > 1 {
-            threads.push(Monitor::start(&shared)?);
+        if let Err(error) = start(&shared, &self.driver, &mut threads, &mut words) {
+            drop(words); // So that those who wait for the word end.
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            return Err(error);
         }
         words.iter().for_each(|word| word.send(()).expect("a worker does not end by itself"));
         Ok(Runtime { shared, threads: Mutex::new(threads) })
     }
+}
+
+/// Starts the threads. A worker is made on its thread, reports, and waits for the word to go.
+fn start(
+    shared: &Arc<Shared>,
+    driver: &DriverFactory,
+    threads: &mut Vec<thread::JoinHandle<()>>,
+    words: &mut Vec<mpsc::Sender<()>>,
+) -> io::Result<()> {
+    let mut workers = Vec::with_capacity(shared.config.workers);
+    for index in 0..shared.config.workers {
+        let (report, made) = mpsc::channel();
+        let (word, go) = mpsc::channel::<()>();
+        let (its, driver) = (shared.clone(), driver.clone());
+        let main = move || worker_main(index, &its, &driver, &report, &go);
+        let name = shared.worker_name(index);
+        let thread = thread::Builder::new().name(name.clone()).spawn(main);
+        threads.push(thread.map_err(|error| no_thread(&name, &error))?);
+        words.push(word);
+        let died = || Err(io::Error::other("a worker's thread died while it started"));
+        workers.push(made.recv().unwrap_or_else(|_| died())?);
+    }
+    shared.workers.set(workers.into()).unwrap_or_else(|_| unreachable!());
+    if shared.config.workers > 1 {
+        threads.push(Monitor::start(shared)?);
+    }
+    Ok(())
 }
 
 fn worker_main(
@@ -497,10 +730,12 @@ fn worker_main(
         // SAFETY: this is the worker's thread, and it has never run a fiber.
         return unsafe { worker.dismantle() };
     }
-    worker::run_hook(&shared.config.on_start);
+    run_hook(&shared.config.on_start);
     // SAFETY: this is the worker's thread.
-    unsafe { worker.run() };
-    worker::run_hook(&shared.config.on_stop);
+    let nobody_left = unsafe { worker.run() };
+    if nobody_left {
+        run_hook(&shared.config.on_stop);
+    }
     if shared.unfinished_workers.fetch_sub(1, SeqCst) == 1 {
         shared.ended.store(true, SeqCst);
         fence(SeqCst);
@@ -509,6 +744,14 @@ fn worker_main(
     let mut running = shared.running.lock();
     *running -= 1;
     running.wake_all(|()| true);
+    drop(running);
+    if nobody_left {
+        return;
+    }
+    // Fibers that cannot be unwound may have lent out thread-locals.
+    loop {
+        thread::park();
+    }
 }
 
 /// Names the running fiber, for the overflow message.
@@ -555,7 +798,19 @@ fn describe_fiber(header: &Header) -> String {
 /// Workers, their drivers and a blocking pool.
 ///
 /// Dropping it cancels its fibers and waits until all have ended. Dropped by one of its own
-/// fibers it cannot wait: then it only cancels.
+/// fibers it cannot wait: then it only cancels. Where panics abort, a fiber that waits cannot be
+/// cancelled: it stays as it is, with its stack and the thread beneath, and nobody waits for it.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, sleep_until, spawn_on};
+///
+/// let runtime = Builder::new().workers(2).build()?;
+/// assert_eq!(runtime.run(SpawnOptions::default(), || 1 + 1)?, 2);
+/// let sleeper = spawn_on(runtime.shared(), SpawnOptions::default(), || sleep_until(None))?;
+/// drop(runtime);
+/// assert!(sleeper.is_finished());
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Runtime {
     shared: Arc<Shared>,
     /// Empty once they have been joined or left to themselves.
@@ -573,29 +828,62 @@ impl fmt::Debug for Runtime {
 
 impl Runtime {
     /// What spawning needs.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let sum = spawn_on(runtime.shared(), SpawnOptions::default(), || 1 + 1)?;
+    /// assert_eq!(sum.join().unwrap(), 2);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
     /// How many workers it has.
+    ///
+    /// ```
+    /// let runtime = strands_sched::Builder::new().workers(2).build()?;
+    /// assert_eq!(runtime.workers(), 2);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn workers(&self) -> usize {
         self.shared.workers().len()
     }
 
     /// A few lines on what it is made of, for people.
+    ///
+    /// ```
+    /// let runtime = strands_sched::Builder::new().workers(2).build()?;
+    /// println!("{}", runtime.describe());
+    /// assert!(runtime.describe().contains("2 workers"));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn describe(&self) -> String {
         let shared = &self.shared;
         let stacks = match shared.config.max_stacks {
             usize::MAX => String::new(),
             limit => format!(", at most {limit} in use"),
         };
-        let guard = match shared.config.guard.map_or_else(guard_kind, Ok) {
-            Ok(guard) => format!("{guard:?}"),
-            Err(error) => error.to_string(),
+        let guard = shared.config.guard.map(stack::describe_guard).unwrap_or_default();
+        let starved = {
+            let starved = lock(&shared.starved);
+            match starved.fibers.len() {
+                0 => String::new(),
+                count => format!(", {count} fibers wait for a stack ({})", starved.why),
+            }
+        };
+        let refusal = match shared.pool.last_refusal() {
+            Some(refusal) => format!(
+                "; work waits for another pool thread or, if there is none, holds up its worker: \
+                 {refusal}"
+            ),
+            None => String::new(),
         };
         format!(
-            "runtime {}: {} workers; driver: {}; stacks of {} KiB, guard: {guard}{stacks}; \
-             blocking pool: {} of {} threads, {} idle, {} jobs queued",
+            "runtime {}: {} workers; driver: {}; stacks of {} KiB, guard: {guard}{stacks}{starved}; \
+             blocking pool: {} of {} threads, {} idle, {} jobs queued{refusal}",
             shared.id,
             self.workers(),
             shared.driver.get().map_or("none", |text| text),
@@ -608,6 +896,15 @@ impl Runtime {
     }
 
     /// For each worker, how many of its fibers have started and not ended.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Placement, SpawnOptions};
+    ///
+    /// let runtime = Builder::new().workers(2).build()?;
+    /// let options = SpawnOptions { placement: Placement::Worker(1), ..SpawnOptions::default() };
+    /// assert_eq!(runtime.run(options, || runtime.live_fibers())?, [0, 1], "the one that asks");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn live_fibers(&self) -> Vec<usize> {
         self.shared.workers().iter().map(|worker| worker.live_count()).collect()
     }
@@ -622,6 +919,15 @@ impl Runtime {
     /// # Panics
     ///
     /// Goes on with the panic of `f`.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let text = String::from("borrowed");
+    /// assert_eq!(runtime.run(SpawnOptions::default(), || text.len())?, 8);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn run<F, T>(&self, options: SpawnOptions, f: F) -> io::Result<T>
     where
@@ -649,6 +955,18 @@ impl Runtime {
     /// # Panics
     ///
     /// If called by a fiber of this runtime, which would wait for itself.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sched::{Builder, SpawnOptions, sleep_until, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// spawn_on(runtime.shared(), SpawnOptions::default(), || sleep_until(None))?;
+    /// if let Err(unfinished) = runtime.shutdown(Some(Duration::from_secs(10))) {
+    ///     panic!("{unfinished}");
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn shutdown(self, timeout: Option<Duration>) -> Result<(), Unfinished> {
         assert!(
             !self.is_inside(),
@@ -664,6 +982,16 @@ impl Runtime {
             .is_some_and(|worker| Arc::ptr_eq(unsafe { worker.shared() }, &self.shared))
     }
 
+    /// Whether this is a forked child: nothing of the runtime runs here. Its threads, which are
+    /// not there, are forgotten, as not even their handles may be dropped.
+    fn is_the_parent_s(&self) -> bool {
+        let is = fork::in_forked_child();
+        if is {
+            std::mem::forget(std::mem::take(&mut *lock(&self.threads)));
+        }
+        is
+    }
+
     /// Refuses new fibers and cancels those that live.
     fn cancel_all(&self) {
         self.shared.stopping.store(true, SeqCst);
@@ -677,6 +1005,9 @@ impl Runtime {
 
     fn stop(&self, timeout: Option<Duration>) -> Result<(), Unfinished> {
         static SHUTDOWN: Op = Op("Runtime::shutdown");
+        if self.is_the_parent_s() {
+            return Ok(());
+        }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.cancel_all();
         let all_ended = cancel::uncancellable(|| {
@@ -691,14 +1022,15 @@ impl Runtime {
         });
         self.shared.monitor.stop();
         let busy_pool_threads = self.shared.pool.shutdown(deadline);
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        if all_ended {
-            // Its last act was to count itself out, so this takes no time to speak of.
-            threads.into_iter().for_each(|thread| drop(thread.join()));
-        }
         let mut fibers = Vec::new();
         for worker in self.shared.workers() {
             worker.for_each_live(|fiber| fibers.push(UnfinishedFiber::of(fiber, worker.index())));
+        }
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        // Where panics abort, the threads beneath fibers that are left do not end.
+        if all_ended && fibers.is_empty() {
+            // Its last act was to count itself out, so this takes no time to speak of.
+            threads.into_iter().for_each(|thread| drop(thread.join()));
         }
         if fibers.is_empty() && all_ended && busy_pool_threads == 0 {
             return Ok(());
@@ -709,8 +1041,8 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if lock(&self.threads).is_empty() {
-            return; // Shut down already.
+        if self.is_the_parent_s() || lock(&self.threads).is_empty() {
+            return; // Or shut down already.
         }
         if self.is_inside() {
             self.cancel_all();
@@ -722,6 +1054,25 @@ impl Drop for Runtime {
 }
 
 /// What had not ended when a shutdown's time was up.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use std::time::Duration;
+/// use strands_sched::{Builder, SpawnOptions, spawn_on};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let (started, has_started) = mpsc::channel();
+/// let (release, released) = mpsc::channel::<()>();
+/// spawn_on(runtime.shared(), SpawnOptions::default(), move || {
+///     started.send(()).unwrap();
+///     released.recv().unwrap(); // std's: blocks the worker, and no cancel can end it.
+/// })?;
+/// has_started.recv().unwrap();
+/// let unfinished = runtime.shutdown(Some(Duration::from_millis(1))).unwrap_err();
+/// assert!(unfinished.to_string().starts_with("1 fibers have not ended"));
+/// release.send(()).unwrap();
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Unfinished {
     fibers: Vec<UnfinishedFiber>,
@@ -729,6 +1080,29 @@ pub struct Unfinished {
 }
 
 /// A fiber that had not ended when a shutdown's time was up.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use std::time::Duration;
+/// use strands_sched::{Builder, SpawnOptions, spawn_on};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let (started, has_started) = mpsc::channel();
+/// let (release, released) = mpsc::channel::<()>();
+/// let options = SpawnOptions { name: Some("stuck".into()), ..SpawnOptions::default() };
+/// let stuck = spawn_on(runtime.shared(), options, move || {
+///     started.send(()).unwrap();
+///     released.recv().unwrap(); // std's: blocks the worker, and no cancel can end it.
+/// })?;
+/// has_started.recv().unwrap();
+/// let unfinished = runtime.shutdown(Some(Duration::from_millis(1))).unwrap_err();
+/// let fiber = &unfinished.fibers()[0];
+/// assert_eq!((fiber.id(), fiber.name()), (stuck.task().id(), Some("stuck")));
+/// assert_eq!((fiber.worker(), fiber.spawned_at().file()), (0, file!()));
+/// assert_eq!(fiber.waits_for(), None, "not in strands");
+/// release.send(()).unwrap();
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct UnfinishedFiber {
     id: u64,
@@ -741,11 +1115,33 @@ pub struct UnfinishedFiber {
 
 impl Unfinished {
     /// The fibers that have started and not ended.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sched::{Builder, UnfinishedFiber};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// if let Err(unfinished) = runtime.shutdown(Some(Duration::from_secs(10))) {
+    ///     let names: Vec<_> = unfinished.fibers().iter().map(UnfinishedFiber::name).collect();
+    ///     panic!("nothing was spawned, but these have not ended: {names:?}");
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn fibers(&self) -> &[UnfinishedFiber] {
         &self.fibers
     }
 
     /// Pool threads that were still busy with blocking work.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let runtime = strands_sched::Builder::new().workers(1).build()?;
+    /// if let Err(unfinished) = runtime.shutdown(Some(Duration::from_secs(10))) {
+    ///     panic!("{} threads are in blocking calls", unfinished.busy_pool_threads());
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn busy_pool_threads(&self) -> usize {
         self.busy_pool_threads
     }
@@ -764,26 +1160,66 @@ impl UnfinishedFiber {
     }
 
     /// Its id.
+    ///
+    /// ```
+    /// use strands_sched::{Unfinished, UnfinishedFiber};
+    ///
+    /// fn ids(unfinished: &Unfinished) -> Vec<u64> {
+    ///     unfinished.fibers().iter().map(UnfinishedFiber::id).collect()
+    /// }
+    /// ```
     pub fn id(&self) -> u64 {
         self.id
     }
 
     /// Its name, if it was given one.
+    ///
+    /// ```
+    /// use strands_sched::{Unfinished, UnfinishedFiber};
+    ///
+    /// fn names(unfinished: &Unfinished) -> Vec<Option<&str>> {
+    ///     unfinished.fibers().iter().map(UnfinishedFiber::name).collect()
+    /// }
+    /// ```
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
     /// The index of its worker.
+    ///
+    /// ```
+    /// use strands_sched::Unfinished;
+    ///
+    /// fn on_worker(unfinished: &Unfinished, index: usize) -> usize {
+    ///     unfinished.fibers().iter().filter(|fiber| fiber.worker() == index).count()
+    /// }
+    /// ```
     pub fn worker(&self) -> usize {
         self.worker
     }
 
     /// Where it was spawned.
+    ///
+    /// ```
+    /// use strands_sched::UnfinishedFiber;
+    ///
+    /// fn line(fiber: &UnfinishedFiber) -> String {
+    ///     format!("fiber {}, spawned at {}", fiber.id(), fiber.spawned_at())
+    /// }
+    /// ```
     pub fn spawned_at(&self) -> &'static Location<'static> {
         self.spawned_at
     }
 
     /// The operation it waits in; None if it is running or ready to run.
+    ///
+    /// ```
+    /// use strands_sched::UnfinishedFiber;
+    ///
+    /// fn what(fiber: &UnfinishedFiber) -> &'static str {
+    ///     fiber.waits_for().unwrap_or("it runs")
+    /// }
+    /// ```
     pub fn waits_for(&self) -> Option<&'static str> {
         self.waits_for
     }
@@ -817,12 +1253,31 @@ pub(crate) fn with_current<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> Option<R> {
 }
 
 /// Runs `f` with the driver of this thread's worker, if it is a worker's.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, with_driver};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let describe = || with_driver(|driver| driver.describe());
+/// assert_eq!(runtime.run(SpawnOptions::default(), describe)?.as_deref(), Some("time only"));
+/// assert_eq!(describe(), None, "a plain thread has none");
+/// # std::io::Result::Ok(())
+/// ```
 pub fn with_driver<R>(f: impl FnOnce(&dyn Driver) -> R) -> Option<R> {
     // SAFETY: `worker` is that of this thread.
     current::worker().map(|worker| f(unsafe { worker.driver() }))
 }
 
 /// The index of the worker whose thread this is.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, worker_index};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// assert_eq!(runtime.run(SpawnOptions::default(), worker_index)?, Some(0));
+/// assert_eq!(worker_index(), None, "this is a plain thread");
+/// # std::io::Result::Ok(())
+/// ```
 pub fn worker_index() -> Option<usize> {
     current::worker().map(Worker::index)
 }

@@ -26,6 +26,29 @@ use crate::task::{Join, TaskRef};
 ///
 /// Goes on with the panic of `f`. If `f` returned, but a child panicked and nobody joined it:
 /// `a scoped thread panicked`. A fiber that was cancelled meanwhile unwinds by that instead.
+///
+/// ```
+/// use strands_sched::{Builder, ScopeFace, SpawnOptions, Spawner, scope};
+///
+/// struct Face;
+/// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+///     type Scope = Spawner<'scope, 'env>;
+///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+///         spawner
+///     }
+/// }
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let mut count = 0;
+/// runtime.run(SpawnOptions::default(), || {
+///     scope::<Face, _, _>(|scope| {
+///         let no_fallback = || unreachable!("a fiber has a runtime");
+///         scope.spawn(SpawnOptions::default(), no_fallback, || count += 1).map(drop)
+///     })
+/// })??;
+/// assert_eq!(count, 1);
+/// # std::io::Result::Ok(())
+/// ```
 #[track_caller]
 pub fn scope<'env, Face, F, T>(f: F) -> T
 where
@@ -58,6 +81,42 @@ where
 /// The type that a scope has for the layer above, for every `'scope` that `'env` outlives.
 ///
 /// `Bounds` is not to be named: it only says that `'env` outlives `'scope`.
+///
+/// ```
+/// use std::io;
+/// use strands_sched::{Builder, Join, Runtime, ScopeFace, SpawnOptions, Spawner, scope};
+///
+/// /// What our users spawn with: always on the same runtime.
+/// struct Scope<'scope, 'env> {
+///     spawner: Spawner<'scope, 'env>,
+/// }
+/// impl<'scope> Scope<'scope, '_> {
+///     fn spawn<T: Send + 'scope>(
+///         &self,
+///         runtime: &Runtime,
+///         f: impl FnOnce() -> T + Send + 'scope,
+///     ) -> io::Result<Join<T>> {
+///         self.spawner.spawn(SpawnOptions::default(), || Ok(runtime.shared().clone()), f)
+///     }
+/// }
+///
+/// enum Face {}
+/// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+///     type Scope = Scope<'scope, 'env>;
+///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+///         Scope { spawner }
+///     }
+/// }
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let text = String::from("borrowed");
+/// scope::<Face, _, _>(|scope| {
+///     let child = scope.spawn(&runtime, || text.len())?;
+///     assert_eq!(child.join().unwrap(), 8);
+///     io::Result::Ok(())
+/// })?;
+/// # std::io::Result::Ok(())
+/// ```
 pub trait ScopeFace<'scope, 'env, Bounds = &'scope &'env ()> {
     /// What [`scope`]'s closure gets a reference to. It is never dropped.
     type Scope: 'scope;
@@ -70,6 +129,20 @@ pub trait ScopeFace<'scope, 'env, Bounds = &'scope &'env ()> {
 ///
 /// As in std, `'scope` can neither shrink nor grow: if it could shrink, a child could spawn what
 /// borrows from the child's own frame.
+///
+/// ```
+/// use strands_sched::{ScopeFace, Spawner, scope};
+///
+/// struct Face;
+/// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+///     type Scope = Spawner<'scope, 'env>;
+///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+///         spawner
+///     }
+/// }
+/// let text = scope::<Face, _, _>(|spawner| format!("{spawner:?}"));
+/// assert!(text.contains("children: 0"));
+/// ```
 pub struct Spawner<'scope, 'env> {
     data: &'scope Arc<ScopeData>,
     scope: PhantomData<&'scope mut &'scope ()>,
@@ -82,6 +155,28 @@ impl<'scope> Spawner<'scope, '_> {
     /// # Errors
     ///
     /// As for [`spawn`](crate::spawn()).
+    ///
+    /// ```
+    /// use strands_sched::{Builder, ScopeFace, SpawnOptions, Spawner, scope};
+    ///
+    /// struct Face;
+    /// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+    ///     type Scope = Spawner<'scope, 'env>;
+    ///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+    ///         spawner
+    ///     }
+    /// }
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let text = String::from("borrowed");
+    /// let length = scope::<Face, _, _>(|spawner| {
+    ///     let fallback = || Ok(runtime.shared().clone());
+    ///     let child = spawner.spawn(SpawnOptions::default(), fallback, || text.len())?;
+    ///     std::io::Result::Ok(child.join().unwrap())
+    /// })?;
+    /// assert_eq!(length, 8);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn spawn<F, T>(
         &self,

@@ -16,6 +16,16 @@ use crate::task::{Join, TaskRef};
 ///
 /// `OutOfMemory` while no stack can be had, `InvalidInput` for a [`Placement`] that does not
 /// exist, `Other` when the runtime is shutting down; those of `fallback`.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, spawn};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let fallback = || Ok(runtime.shared().clone());
+/// let sum = spawn(SpawnOptions::default(), fallback, || 1 + 1)?; // This is a plain thread.
+/// assert_eq!(sum.join().unwrap(), 2);
+/// # std::io::Result::Ok(())
+/// ```
 #[track_caller]
 pub fn spawn<F, T>(
     options: SpawnOptions,
@@ -35,6 +45,16 @@ where
 /// # Errors
 ///
 /// As for [`spawn`].
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, spawn_on};
+///
+/// let runtime = Builder::new().workers(2).build()?;
+/// let squares = (1..=3).map(|n| spawn_on(runtime.shared(), SpawnOptions::default(), move || n * n));
+/// let squares = squares.collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!(squares.into_iter().map(|square| square.join().unwrap()).sum::<i32>(), 14);
+/// # std::io::Result::Ok(())
+/// ```
 #[track_caller]
 pub fn spawn_on<F, T>(runtime: &Shared, options: SpawnOptions, f: F) -> io::Result<Join<T>>
 where
@@ -75,6 +95,23 @@ where
 /// # Errors
 ///
 /// `InvalidInput` if the caller is not a fiber; else as for [`spawn`].
+///
+/// ```
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use strands_sched::{Builder, SpawnOptions, spawn_local};
+///
+/// let runtime = Builder::new().workers(2).build()?;
+/// runtime.run(SpawnOptions::default(), || {
+///     let count = Rc::new(Cell::new(0));
+///     let its = count.clone();
+///     let child = spawn_local(SpawnOptions::default(), move || its.set(1))?;
+///     child.join().unwrap();
+///     assert_eq!(count.get(), 1);
+///     std::io::Result::Ok(())
+/// })??;
+/// # std::io::Result::Ok(())
+/// ```
 #[track_caller]
 pub fn spawn_local<F, T>(options: SpawnOptions, f: F) -> io::Result<LocalJoin<T>>
 where
@@ -121,6 +158,19 @@ where
 }
 
 /// The right to the result of a fiber of this worker. See [`Join`].
+///
+/// ```
+/// use std::rc::Rc;
+/// use strands_sched::{Builder, LocalJoin, SpawnOptions, spawn_local};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// runtime.run(SpawnOptions::default(), || {
+///     let child: LocalJoin<Rc<str>> = spawn_local(SpawnOptions::default(), || "not Send".into())?;
+///     assert_eq!(&*child.join().unwrap(), "not Send");
+///     std::io::Result::Ok(())
+/// })??;
+/// # std::io::Result::Ok(())
+/// ```
 pub struct LocalJoin<T> {
     join: Join<T>,
     not_send: PhantomData<*mut ()>,
@@ -128,11 +178,39 @@ pub struct LocalJoin<T> {
 
 impl<T> LocalJoin<T> {
     /// The fiber.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Cancelled, SpawnOptions, sleep_until, spawn_local};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// runtime.run(SpawnOptions::default(), || {
+    ///     let child = spawn_local(SpawnOptions::default(), || sleep_until(None))?;
+    ///     child.task().cancel();
+    ///     assert!(child.join().unwrap_err().is::<Cancelled>());
+    ///     std::io::Result::Ok(())
+    /// })??;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn task(&self) -> &TaskRef {
         self.join.task()
     }
 
     /// As [`Join::is_finished`].
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, spawn_local, yield_now};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// runtime.run(SpawnOptions::default(), || {
+    ///     let child = spawn_local(SpawnOptions::default(), || ())?;
+    ///     assert!(!child.is_finished(), "we have not let it run");
+    ///     while !child.is_finished() {
+    ///         yield_now();
+    ///     }
+    ///     std::io::Result::Ok(())
+    /// })??;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn is_finished(&self) -> bool {
         self.join.is_finished()
     }
@@ -142,6 +220,18 @@ impl<T> LocalJoin<T> {
     /// # Errors
     ///
     /// What the fiber panicked with.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, spawn_local};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// runtime.run(SpawnOptions::default(), || {
+    ///     let child = spawn_local(SpawnOptions::default(), || 1 + 1)?;
+    ///     assert_eq!(child.join().unwrap(), 2);
+    ///     std::io::Result::Ok(())
+    /// })??;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn join(self) -> thread::Result<T> {
         self.join.join()
     }

@@ -35,9 +35,10 @@ use std::thread;
 use strands_fiber::arch::Context;
 use strands_fiber::stack::Stack;
 
-use crate::atomic::{AcqRel, Acquire, AtomicPtr, AtomicU32, Relaxed, Release, fence};
+use crate::atomic::{AcqRel, Acquire, AtomicPtr, AtomicU32, Relaxed, Release, acquire_last};
 use crate::cancel::{self, Cancelled};
 use crate::current::{self, PlainThread};
+use crate::fork;
 use crate::inbox::Linked;
 use crate::latch::{Latch, Set};
 use crate::park::Op;
@@ -45,6 +46,20 @@ use crate::scope::ScopeData;
 use crate::worker::Worker;
 
 /// A party that can wait and be woken.
+///
+/// ```
+/// use strands_sched::{Builder, Header, SpawnOptions, with_current_task};
+///
+/// fn describe(party: &Header) -> String {
+///     format!("{} {:?}", if party.is_thread() { "thread" } else { "fiber" }, party.name())
+/// }
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let options = SpawnOptions { name: Some("parser".into()), ..SpawnOptions::default() };
+/// let text = runtime.run(options, || with_current_task(describe))?;
+/// assert_eq!(text, "fiber Some(\"parser\")");
+/// # std::io::Result::Ok(())
+/// ```
 #[repr(C)]
 pub struct Header {
     context: UnsafeCell<Context>,
@@ -53,9 +68,10 @@ pub struct Header {
     flags: AtomicU32,
     refs: AtomicU32,
     run: AtomicU8,
-    /// Whether it was unwinding when it last suspended; `certain` says whether that is known.
+    /// Whether it was unwinding when that was last known.
     pub(crate) unwinding: Cell<bool>,
-    pub(crate) certain: Cell<bool>,
+    /// The era in whose count of unwinding fibers it is; 0: in none.
+    pub(crate) unwinding_era: Cell<u32>,
     /// How many `uncancellable` sections it is in.
     pub(crate) shield: Cell<u32>,
     /// [`Cancelled`] payloads of it that exist; owner only, like `shield`.
@@ -117,6 +133,14 @@ pub(crate) enum Run {
     Ended,
 }
 
+/// The header of a new task or thread, from where it was allocated: `whole` starts with it.
+pub(crate) fn expose<T>(whole: Box<T>) -> NonNull<Header> {
+    let whole = Box::into_raw(whole);
+    whole.expose_provenance();
+    // SAFETY: a box is not null.
+    unsafe { NonNull::new_unchecked(whole.cast()) }
+}
+
 impl Header {
     fn new(
         vtable: &'static VTable,
@@ -133,7 +157,7 @@ impl Header {
             refs: AtomicU32::new(refs),
             run: AtomicU8::new(Run::Fresh as u8),
             unwinding: Cell::new(false),
-            certain: Cell::new(true),
+            unwinding_era: Cell::new(0),
             shield: Cell::new(0),
             cancel_payloads: Cell::new(0),
             budget: Cell::new(0),
@@ -173,6 +197,17 @@ impl Header {
         task
     }
 
+    /// A pointer to the whole that the header is the first part of, not to the header alone.
+    ///
+    /// A reference to the header may be used for the header's bytes only; this goes back to the
+    /// pointer that [`expose`] was given.
+    #[inline(always)]
+    pub(crate) fn whole(&self) -> NonNull<Header> {
+        let whole = ptr::with_exposed_provenance_mut(ptr::from_ref(self).addr());
+        // SAFETY: the address of a reference.
+        unsafe { NonNull::new_unchecked(whole) }
+    }
+
     #[inline(always)]
     pub(crate) fn context(&self) -> *mut Context {
         self.context.get()
@@ -190,6 +225,16 @@ impl Header {
     }
 
     /// Whether it is a whole OS thread: a plain one, or a worker on its own stack.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, with_current_task};
+    ///
+    /// assert!(with_current_task(|me| me.is_thread()));
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let in_fiber = || with_current_task(|me| me.is_thread());
+    /// assert!(!runtime.run(SpawnOptions::default(), in_fiber)?);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline(always)]
     pub fn is_thread(&self) -> bool {
         // Set at birth, so any order will do.
@@ -300,16 +345,33 @@ impl Header {
     /// On the fiber's own stack, once.
     pub(crate) unsafe fn run_closure(&self) {
         // SAFETY: passed on.
-        unsafe { (self.vtable.run)(NonNull::from(self)) }
+        unsafe { (self.vtable.run)(self.whole()) }
     }
 
     /// Identifies the party for as long as the process lives; never reused.
+    ///
+    /// ```
+    /// use strands_sched::with_current_task;
+    ///
+    /// let here = with_current_task(|me| me.id());
+    /// let there = std::thread::spawn(|| with_current_task(|me| me.id())).join().unwrap();
+    /// assert_ne!(here, there);
+    /// ```
     #[inline]
     pub fn id(&self) -> u64 {
         self.id
     }
 
     /// The name it was given.
+    ///
+    /// ```
+    /// use strands_sched::with_current_task;
+    ///
+    /// let name = || with_current_task(|me| me.name().map(String::from));
+    /// let thread = std::thread::Builder::new().name("reader".into()).spawn(name)?;
+    /// assert_eq!(thread.join().unwrap().as_deref(), Some("reader"));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn name(&self) -> Option<&str> {
         self.extras.as_ref()?.name.as_deref()
     }
@@ -320,17 +382,42 @@ impl Header {
     }
 
     /// Where it was spawned.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let fiber = spawn_on(runtime.shared(), SpawnOptions::default(), || ())?;
+    /// assert_eq!(fiber.task().spawned_at().file(), file!());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn spawned_at(&self) -> &'static Location<'static> {
         self.spawned_at
     }
 
     /// Makes the party look again at what it waits for. Spurious wakes are allowed.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicBool, Ordering::{Acquire, Release}};
+    /// use strands_sched::{Builder, Op, Outcome, SpawnOptions, spawn_on, wait_until};
+    ///
+    /// static OPEN: Op = Op("Gate::wait");
+    /// static IS_OPEN: AtomicBool = AtomicBool::new(false);
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let fiber = spawn_on(runtime.shared(), SpawnOptions::default(), || {
+    ///     wait_until(&OPEN, 0, None, || IS_OPEN.load(Acquire))
+    /// })?;
+    /// IS_OPEN.store(true, Release); // The reason first,
+    /// fiber.task().wake(); // then the wake.
+    /// assert_eq!(fiber.join().unwrap(), Outcome::Woken);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn wake(&self) {
         if current::on_worker(self.worker()) {
             if !self.is_thread() {
                 // SAFETY: `on_worker` found that this is the owner's thread.
-                unsafe { (*self.worker()).make_ready(NonNull::from(self)) };
+                unsafe { (*self.worker()).make_ready(self.whole()) };
             }
             return;
         }
@@ -339,6 +426,9 @@ impl Header {
 
     #[cold]
     fn wake_remote(&self) {
+        if fork::in_forked_child() {
+            return; // It is in the parent. Locks on the way to it may be held by threads that are there.
+        }
         if self.is_thread() {
             // SAFETY: only a `PlainThread`'s header has the flag, and it is its first field.
             unsafe { PlainThread::of(self) }.notify();
@@ -360,7 +450,7 @@ impl Header {
             self.refs.fetch_add(1, Relaxed);
             // SAFETY: workers are never freed; the reference just counted goes into the inbox,
             // and the QUEUED bit, which was clear, says that the link is free.
-            unsafe { (*self.worker()).send(NonNull::from(self)) };
+            unsafe { (*self.worker()).send(self.whole()) };
         }
     }
 
@@ -369,6 +459,16 @@ impl Header {
     ///
     /// It stays asked: a fiber that swallows the unwinding is cancelled again at its next wait. A
     /// fiber that has not started drops its closure instead of running it.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Cancelled, SpawnOptions, sleep_until, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let sleeper = spawn_on(runtime.shared(), SpawnOptions::default(), || sleep_until(None))?;
+    /// sleeper.task().cancel();
+    /// assert!(sleeper.join().unwrap_err().is::<Cancelled>());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn cancel(&self) {
         self.flags.fetch_or(CANCEL, AcqRel);
         self.wake();
@@ -384,6 +484,18 @@ unsafe impl Linked for Header {
 }
 
 /// A counted reference to a [`Header`].
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, TaskRef, spawn_on};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let fiber = spawn_on(runtime.shared(), SpawnOptions::default(), || ())?;
+/// let task: TaskRef = fiber.task().clone();
+/// fiber.join().unwrap();
+/// drop(runtime);
+/// task.wake(); // Its fiber and its runtime have gone; the header has not.
+/// # std::io::Result::Ok(())
+/// ```
 pub struct TaskRef(NonNull<Header>);
 
 // SAFETY: a header is Send and Sync; the count is atomic; the last reference may be dropped by any
@@ -412,11 +524,23 @@ impl TaskRef {
     }
 
     /// Another reference to a header that is alive.
+    ///
+    /// # Panics
+    ///
+    /// If there are two thousand million already, long before the count would overflow.
+    ///
+    /// ```
+    /// use strands_sched::{TaskRef, park_token, unpark_token, with_current_task};
+    ///
+    /// let me: TaskRef = with_current_task(TaskRef::to);
+    /// std::thread::spawn(move || unpark_token(&me));
+    /// park_token(None);
+    /// ```
     #[inline]
     pub fn to(header: &Header) -> TaskRef {
         let before = header.refs.fetch_add(1, Relaxed);
         assert!(before < u32::MAX / 2, "too many references to fiber {}", header.id);
-        TaskRef(NonNull::from(header))
+        TaskRef(header.whole())
     }
 }
 
@@ -441,8 +565,8 @@ impl Drop for TaskRef {
     #[inline]
     fn drop(&mut self) {
         if self.refs.fetch_sub(1, Release) == 1 {
-            fence(Acquire);
-            // SAFETY: that was the last reference, and the fence orders all others' uses before.
+            acquire_last(&self.refs);
+            // SAFETY: that was the last reference, and all others' uses come before.
             unsafe { (self.vtable.free)(self.0) };
         }
     }
@@ -483,10 +607,7 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
         let flags = if pinned { PINNED } else { 0 };
         let header = Header::new(&Self::VTABLE, flags, 2, id, spawned_at, extras);
         let stage = UnsafeCell::new(Stage::<F, T>::Fresh(f));
-        let task = Box::new(Task { header, scope, stage });
-        // SAFETY: a box is not null; the header is the first field of a repr(C) struct, and the
-        // pointer comes from the whole of it.
-        let header = unsafe { NonNull::new_unchecked(Box::into_raw(task).cast::<Header>()) };
+        let header = expose(Box::new(Task { header, scope, stage }));
         (TaskRef(header), TaskRef(header))
     }
 
@@ -510,6 +631,9 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
                 }
                 Ok(f())
             }));
+            if fork::in_forked_child() {
+                fork::end_child(result.is_err());
+            }
             let result = result.and_then(|result| result);
             let mut unhandled = result.is_err();
             stage.write(Stage::Ended(result));
@@ -551,6 +675,15 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
 }
 
 /// The right to a fiber's result. Dropping it detaches the fiber.
+///
+/// ```
+/// use strands_sched::{Builder, Join, SpawnOptions, spawn_on};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let fiber: Join<u32> = spawn_on(runtime.shared(), SpawnOptions::default(), || 42)?;
+/// assert_eq!(fiber.join().unwrap(), 42);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Join<T> {
     task: TaskRef,
     result: std::marker::PhantomData<T>,
@@ -571,22 +704,57 @@ impl<T> Join<T> {
     }
 
     /// The fiber.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let options = SpawnOptions { name: Some("parser".into()), ..SpawnOptions::default() };
+    /// let fiber = spawn_on(runtime.shared(), options, || ())?;
+    /// assert_eq!(fiber.task().name(), Some("parser"));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn task(&self) -> &TaskRef {
         &self.task
     }
 
     /// Whether the closure has returned or panicked and its result is there.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let fiber = spawn_on(runtime.shared(), SpawnOptions::default(), || ())?;
+    /// drop(runtime); // Waits until all fibers have ended.
+    /// assert!(fiber.is_finished());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn is_finished(&self) -> bool {
         self.task.joined.is_set()
     }
 
-    /// Waits for the fiber to end; its result, or the payload it panicked with.
+    /// Waits for the fiber to end; its result.
     ///
-    /// A fiber that was cancelled has a payload of type [`Cancelled`].
+    /// # Errors
+    ///
+    /// The payload it panicked with; of type [`Cancelled`] if it was cancelled.
     ///
     /// # Panics
     ///
-    /// If a fiber joins itself, which would wait for ever.
+    /// If a fiber joins itself, which would wait for ever; in a
+    /// [forked child](crate::in_forked_child), unless the fiber has ended.
+    ///
+    /// ```
+    /// use std::panic::resume_unwind;
+    /// use strands_sched::{Builder, SpawnOptions, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let spawn = |f: fn() -> u32| spawn_on(runtime.shared(), SpawnOptions::default(), f);
+    /// assert_eq!(spawn(|| 42)?.join().unwrap(), 42);
+    /// let payload = spawn(|| resume_unwind(Box::new("a panic")))?.join().unwrap_err();
+    /// assert_eq!(payload.downcast_ref(), Some(&"a panic"));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn join(self) -> thread::Result<T> {
         assert!(
             !current::is(&self.task),

@@ -8,6 +8,7 @@ use std::thread;
 use crate::blocking::Job;
 use crate::cancel;
 use crate::current;
+use crate::fork;
 use crate::latch::Latch;
 use crate::park::Op;
 
@@ -20,6 +21,18 @@ use crate::park::Op;
 /// # Panics
 ///
 /// Goes on with the panic of `f`.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, unblock};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let path = std::env::current_exe()?;
+/// let length = runtime.run(SpawnOptions::default(), || {
+///     unblock(|| std::fs::metadata(&path)).map(|metadata| metadata.len())
+/// })??;
+/// assert!(length > 0);
+/// # std::io::Result::Ok(())
+/// ```
 pub fn unblock<F, T>(f: F) -> T
 where
     F: FnOnce() -> T + Send,
@@ -27,7 +40,7 @@ where
 {
     static UNBLOCK: Op = Op("unblock");
     let worker = match current::worker() {
-        Some(worker) if current::with(|me| !me.is_thread()) => worker,
+        Some(worker) if current::with(|me| !me.is_thread()) && !fork::in_forked_child() => worker,
         _ => return f(),
     };
     current::with(|me| {
@@ -45,6 +58,9 @@ where
     let its = &slot;
     let job: Box<dyn FnOnce() + Send + '_> = Box::new(move || {
         let result = panic::catch_unwind(AssertUnwindSafe(f));
+        if fork::in_forked_child() {
+            fork::end_child(result.is_err());
+        }
         // SAFETY: see above.
         unsafe { *its.result.get() = Some(result) };
         its.done.set();

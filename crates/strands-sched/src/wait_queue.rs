@@ -16,6 +16,41 @@ use crate::atomic::{Mutex, MutexGuard, lock};
 use crate::park::{Op, Outcome, Parker, Wake};
 
 /// State `T` and the parties that wait for it to change; each carries a tag `W`.
+///
+/// ```
+/// use strands_sched::{Op, Outcome, WaitQueue, cancel_unwind};
+///
+/// struct Semaphore {
+///     permits: WaitQueue<usize>,
+/// }
+///
+/// impl Semaphore {
+///     fn acquire(&self) {
+///         static ACQUIRE: Op = Op("Semaphore::acquire");
+///         let take = |permits: &mut usize| permits.checked_sub(1).map(|left| *permits = left);
+///         loop {
+///             match self.permits.wait(&ACQUIRE, None, (), take) {
+///                 Ok(()) => return,
+///                 Err(Outcome::Cancelled) => cancel_unwind(),
+///                 Err(_) => {} // There is one, unless somebody else was faster.
+///             }
+///         }
+///     }
+///
+///     fn release(&self) {
+///         let mut permits = self.permits.lock();
+///         *permits += 1;
+///         permits.wake_first(|()| true);
+///     }
+/// }
+///
+/// let semaphore = Semaphore { permits: WaitQueue::new(0) };
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| semaphore.acquire());
+///     semaphore.release();
+/// });
+/// assert_eq!(*semaphore.permits.lock(), 0);
+/// ```
 pub struct WaitQueue<T, W = ()> {
     inner: Mutex<Inner<T, W>>,
 }
@@ -51,6 +86,11 @@ impl<T, W> WaitQueue<T, W> {
     const EMPTY: List<W> = List { first: ptr::null_mut(), last: ptr::null_mut() };
 
     /// A queue in which nobody waits.
+    ///
+    /// ```
+    /// static OPEN: strands_sched::WaitQueue<bool> = strands_sched::WaitQueue::new(false);
+    /// assert!(!*OPEN.lock());
+    /// ```
     #[cfg(not(loom))]
     pub const fn new(state: T) -> Self {
         WaitQueue { inner: Mutex::new(Inner { state, waiters: Self::EMPTY }) }
@@ -63,17 +103,35 @@ impl<T, W> WaitQueue<T, W> {
     }
 
     /// The state and the waiters. Do not wait while holding this.
+    ///
+    /// ```
+    /// let count: strands_sched::WaitQueue<u32> = strands_sched::WaitQueue::new(0);
+    /// *count.lock() += 1;
+    /// assert_eq!(*count.lock(), 1);
+    /// ```
     #[inline]
     pub fn lock(&self) -> Locked<'_, T, W> {
         Locked { queue: self, inner: lock(&self.inner) }
     }
 
     /// The state, without locking.
+    ///
+    /// ```
+    /// let mut count: strands_sched::WaitQueue<u32> = strands_sched::WaitQueue::new(0);
+    /// *count.get_mut() += 1;
+    /// assert_eq!(*count.lock(), 1);
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.inner.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).state
     }
 
     /// The state.
+    ///
+    /// ```
+    /// let count: strands_sched::WaitQueue<u32> = strands_sched::WaitQueue::new(0);
+    /// *count.lock() += 1;
+    /// assert_eq!(count.into_inner(), 1);
+    /// ```
     pub fn into_inner(self) -> T {
         self.inner.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).state
     }
@@ -82,7 +140,25 @@ impl<T, W> WaitQueue<T, W> {
     /// `attempt`, which is asked once under the lock, finds that there is no need: then its value
     /// comes back at once.
     ///
-    /// On `TimedOut` and `Cancelled` the waiter has left the line and nobody has chosen it.
+    /// # Errors
+    ///
+    /// How the wait ended, also if it ended well: the operation is not done yet. On `TimedOut` and
+    /// `Cancelled` the waiter has left the line and nobody has chosen it.
+    ///
+    /// # Panics
+    ///
+    /// In a [forked child](crate::in_forked_child), if it has to wait.
+    ///
+    /// ```
+    /// use std::time::Instant;
+    /// use strands_sched::{Op, Outcome, WaitQueue};
+    ///
+    /// static POP: Op = Op("pop");
+    /// let stack: WaitQueue<Vec<u32>> = WaitQueue::new(vec![7]);
+    /// let pop = || stack.wait(&POP, Some(Instant::now()), (), Vec::pop);
+    /// assert_eq!(pop(), Ok(7));
+    /// assert_eq!(pop(), Err(Outcome::TimedOut));
+    /// ```
     pub fn wait<R>(
         &self,
         op: &'static Op,
@@ -105,6 +181,17 @@ impl<T: std::fmt::Debug, W> std::fmt::Debug for WaitQueue<T, W> {
 }
 
 /// Where in the line a waiter enrols.
+///
+/// ```
+/// use std::time::Instant;
+/// use strands_sched::{Op, Outcome, Place, WaitQueue};
+///
+/// static WAIT: Op = Op("an example");
+/// let queue: WaitQueue<()> = WaitQueue::new(());
+/// // It was woken, but somebody else was faster: it does not line up behind all others again.
+/// let outcome = queue.lock().wait(Place::First, &WAIT, Some(Instant::now()), (), || {});
+/// assert_eq!(outcome, Outcome::TimedOut);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Behind all others.
@@ -114,6 +201,18 @@ pub enum Place {
 }
 
 /// A [`WaitQueue`]'s state and waiters, locked. Dereferences to the state.
+///
+/// ```
+/// use strands_sched::{Locked, WaitQueue};
+///
+/// fn open(mut is_open: Locked<'_, bool, ()>) -> usize {
+///     *is_open = true;
+///     is_open.wake_all(|()| true)
+/// }
+/// let gate: WaitQueue<bool> = WaitQueue::new(false);
+/// assert_eq!(open(gate.lock()), 0, "nobody waits");
+/// assert!(gate.into_inner());
+/// ```
 pub struct Locked<'a, T, W> {
     queue: &'a WaitQueue<T, W>,
     inner: MutexGuard<'a, Inner<T, W>>,
@@ -135,6 +234,11 @@ impl<T, W> std::ops::DerefMut for Locked<'_, T, W> {
 
 impl<T, W> Locked<'_, T, W> {
     /// Whether nobody waits.
+    ///
+    /// ```
+    /// let queue: strands_sched::WaitQueue<()> = strands_sched::WaitQueue::new(());
+    /// assert!(queue.lock().is_empty());
+    /// ```
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.inner.waiters.first.is_null()
@@ -144,6 +248,25 @@ impl<T, W> Locked<'_, T, W> {
     ///
     /// `enrolled` is for what may only be let go once the waiter can be found. A panic in it
     /// aborts the process, as the waiter's frame must not be left while it is in line.
+    ///
+    /// # Panics
+    ///
+    /// In a [forked child](crate::in_forked_child).
+    ///
+    /// ```
+    /// use std::sync::Mutex;
+    /// use std::time::{Duration, Instant};
+    /// use strands_sched::{Op, Outcome, Place, WaitQueue};
+    ///
+    /// static WAIT: Op = Op("Condvar::wait");
+    /// let mutex = Mutex::new(());
+    /// let changed: WaitQueue<()> = WaitQueue::new(());
+    /// let guard = mutex.lock().unwrap();
+    /// let deadline = Some(Instant::now() + Duration::from_millis(1));
+    /// // Who unlocks only now, in line, misses no change made under the mutex.
+    /// let outcome = changed.lock().wait(Place::Last, &WAIT, deadline, (), || drop(guard));
+    /// assert_eq!(outcome, Outcome::TimedOut);
+    /// ```
     #[inline]
     pub fn wait(
         mut self,
@@ -182,6 +305,26 @@ impl<T, W> Locked<'_, T, W> {
     /// `exchange` is called with its tag before the waiter can know, to pass something through the tag. If
     /// the waiter turns out to have given up, `exchange` is called with the same tag once more,
     /// which must undo the first call, and then with the next waiter's.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use strands_sched::{Op, Outcome, WaitQueue};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let queue: WaitQueue<()> = WaitQueue::new(());
+    /// thread::scope(|scope| {
+    ///     let waiter = scope.spawn(|| queue.wait(&WAIT, None, (), |()| None::<()>));
+    ///     loop {
+    ///         let chosen = queue.lock().choose_first(|()| {});
+    ///         // The lock has been released: waking another thread may take a system call.
+    ///         match chosen {
+    ///             Some(wake) => break drop(wake),
+    ///             None => thread::yield_now(), // It is not in line yet.
+    ///         }
+    ///     }
+    ///     assert_eq!(waiter.join().unwrap(), Err(Outcome::Woken));
+    /// });
+    /// ```
     #[inline]
     pub fn choose_first(&mut self, exchange: impl Fn(&W)) -> Option<Wake> {
         loop {
@@ -204,6 +347,26 @@ impl<T, W> Locked<'_, T, W> {
     }
 
     /// Takes all waiters out of the line, and chooses them; how many, and those to be woken yet.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use strands_sched::{Op, WaitQueue};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let queue: WaitQueue<()> = WaitQueue::new(());
+    /// thread::scope(|scope| {
+    ///     for _ in 0..2 {
+    ///         scope.spawn(|| queue.wait(&WAIT, None, (), |()| None::<()>));
+    ///     }
+    ///     let mut all = 0;
+    ///     while all < 2 {
+    ///         let (chosen, wakes) = queue.lock().choose_all();
+    ///         drop(wakes); // The lock has been released.
+    ///         all += chosen;
+    ///         thread::yield_now();
+    ///     }
+    /// });
+    /// ```
     pub fn choose_all(&mut self) -> (usize, Vec<Wake>) {
         let (mut chosen, mut remote) = (0, Vec::new());
         while let Some(wake) = self.choose_first(|_| {}) {
@@ -216,6 +379,21 @@ impl<T, W> Locked<'_, T, W> {
     }
 
     /// Wakes the first waiter whose tag suits; false if there is none.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use strands_sched::{Op, WaitQueue};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let queue: WaitQueue<(), &str> = WaitQueue::new(());
+    /// thread::scope(|scope| {
+    ///     scope.spawn(|| queue.wait(&WAIT, None, "reader", |()| None::<()>));
+    ///     assert!(!queue.lock().wake_first(|&tag| tag == "writer"));
+    ///     while !queue.lock().wake_first(|&tag| tag == "reader") {
+    ///         thread::yield_now(); // It is not in line yet.
+    ///     }
+    /// });
+    /// ```
     pub fn wake_first(&mut self, suits: impl Fn(&W) -> bool) -> bool {
         let mut node = self.inner.waiters.first;
         while !node.is_null() {
@@ -236,6 +414,25 @@ impl<T, W> Locked<'_, T, W> {
     }
 
     /// Wakes every waiter whose tag suits; says how many.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use strands_sched::{Op, WaitQueue};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let queue: WaitQueue<(), u32> = WaitQueue::new(());
+    /// thread::scope(|scope| {
+    ///     for tag in [1, 2, 3] {
+    ///         let queue = &queue;
+    ///         scope.spawn(move || queue.wait(&WAIT, None, tag, |()| None::<()>));
+    ///     }
+    ///     let mut woken = 0;
+    ///     while woken < 3 {
+    ///         woken += queue.lock().wake_all(|&tag| tag > 0);
+    ///         thread::yield_now();
+    ///     }
+    /// });
+    /// ```
     pub fn wake_all(&mut self, suits: impl Fn(&W) -> bool) -> usize {
         let mut woken = 0;
         while self.wake_first(&suits) {

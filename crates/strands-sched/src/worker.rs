@@ -28,12 +28,12 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
-use std::panic::{self, AssertUnwindSafe};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use strands_fiber::CAN_UNWIND;
 use strands_fiber::arch::{Context, Exit, Word, switch};
 use strands_fiber::stack::{PoolConfig, Stack, StackPool};
 
@@ -122,8 +122,10 @@ struct Own {
     /// Visits until the clock is looked at again, and how many there were to be.
     until_clock: Cell<i32>,
     clock_interval: Cell<i32>,
-    /// Fibers of this worker that are suspended while they unwind.
+    /// Suspended fibers of this worker that unwind, or that may: see [`Worker::note_unwinding`].
     unwinding: Cell<u32>,
+    /// Which count that is: it begins anew when nobody unwinds. From 1.
+    unwinding_era: Cell<u32>,
     /// A cancel could not be delivered because of them.
     cancel_deferred: Cell<bool>,
     next_id: Cell<u64>,
@@ -191,6 +193,7 @@ impl Worker {
             until_clock: Cell::new(SHARE),
             clock_interval: Cell::new(SHARE),
             unwinding: Cell::new(0),
+            unwinding_era: Cell::new(1),
             cancel_deferred: Cell::new(false),
             next_id: Cell::new(0),
             ids_left: Cell::new(0),
@@ -335,15 +338,18 @@ impl Worker {
             return Outcome::Woken;
         }
         let Some(deadline) = deadline else {
+            if cancel::deliverable(me, self) {
+                return Outcome::Cancelled;
+            }
             loop {
-                if cancel::deliverable(me, self) {
-                    return Outcome::Cancelled;
-                }
                 me.set_run(Run::Parked);
                 // SAFETY: `me` is the running fiber, and who wakes it makes it ready.
-                unsafe { self.suspend(own, me) };
+                let may_unwind = unsafe { self.suspend(own, me) };
                 if ready() {
                     return Outcome::Woken;
+                }
+                if cancel::deliverable_unless(may_unwind, me, self) {
+                    return Outcome::Cancelled;
                 }
             }
         };
@@ -375,20 +381,23 @@ impl Worker {
         }
         let deadline_ns = own.since_epoch(deadline);
         // SAFETY: the wheel is not referred to across a suspension, here or elsewhere.
-        let timer = unsafe { (*own.timers.get()).insert(deadline_ns, NonNull::from(me)) };
+        let timer = unsafe { (*own.timers.get()).insert(deadline_ns, me.whole()) };
         let timer = Armed { own, key: Some(timer) };
+        if cancel::deliverable(me, self) {
+            return Outcome::Cancelled;
+        }
         loop {
-            if cancel::deliverable(me, self) {
-                return Outcome::Cancelled;
-            }
             me.set_run(Run::Parked);
             // SAFETY: `me` is the running fiber; the timer or whoever wakes it makes it ready.
-            unsafe { self.suspend(own, me) };
+            let may_unwind = unsafe { self.suspend(own, me) };
             if ready() {
                 return Outcome::Woken;
             }
             if timer.has_fired() {
                 return Outcome::TimedOut;
+            }
+            if cancel::deliverable_unless(may_unwind, me, self) {
+                return Outcome::Cancelled;
             }
         }
     }
@@ -401,29 +410,31 @@ impl Worker {
     #[inline]
     pub(crate) unsafe fn yield_now(&self, me: &Header) {
         // SAFETY: the caller's promise; the queue is not referred to across the suspension.
-        unsafe {
+        let may_unwind = unsafe {
             let own = self.own();
             me.set_run(Run::Ready);
-            (*own.ready.get()).push(NonNull::from(me));
-            self.suspend(own, me);
-        }
-        if me.cancel_requested() && cancel::deliverable(me, self) {
+            (*own.ready.get()).push(me.whole());
+            self.suspend(own, me)
+        };
+        if cancel::deliverable_unless(may_unwind, me, self) {
             cancel::unwind();
         }
     }
 
-    /// Leaves the running fiber's stack until it is resumed.
+    /// Leaves the running fiber's stack until it is resumed. Says whether it may be unwinding.
     ///
     /// # Safety
     ///
     /// On the worker's thread; `me` is the running fiber, marked as parked, or as ready and queued.
     #[inline]
-    unsafe fn suspend(&self, own: &Own, me: &Header) {
+    unsafe fn suspend(&self, own: &Own, me: &Header) -> bool {
         // std's panic count is the thread's, so who is unwinding is noted at each suspension.
         // Nearly always nobody is: one load each.
-        let unwinding = own.unwinding.get() != 0 || std::thread::panicking();
-        if unwinding {
-            self.suspend_noting_unwinding(own, me);
+        let noted = own.unwinding.get() != 0 || std::thread::panicking();
+        if noted {
+            self.note_unwinding(own, me)
+        } else {
+            me.unwinding.set(false)
         }
         let next = own.next_context();
         if !ptr::eq(next, me.context()) {
@@ -435,30 +446,79 @@ impl Worker {
         }
         me.set_run(Run::Running);
         me.budget.set(BUDGET);
-        if unwinding {
-            self.resumed_noting_unwinding(own, me);
-        }
+        noted && self.resumed_noted(own, me)
     }
 
+    /// Notes whether `me`, which is about to suspend, unwinds.
+    ///
+    /// std says only whether anybody on this thread does. So this counts the suspended fibers that
+    /// may: as long as there are none, std's answer is about the running fiber. One that suspends
+    /// while there are others may or may not, and is counted too; what is believed of it is what
+    /// was last known. When std says that nobody unwinds, all doubts are gone.
     #[cold]
-    fn suspend_noting_unwinding(&self, own: &Own, me: &Header) {
-        let others = own.unwinding.get();
-        me.certain.set(others == 0);
-        if others == 0 {
-            me.unwinding.set(std::thread::panicking());
-        } // else it is as it was when we last knew.
-        if me.unwinding.get() {
-            own.unwinding.set(others + 1);
-        }
-    }
-
-    #[cold]
-    fn resumed_noting_unwinding(&self, own: &Own, me: &Header) {
-        if !me.unwinding.get() {
+    fn note_unwinding(&self, own: &Own, me: &Header) {
+        if !std::thread::panicking() {
+            own.nobody_unwinds();
+            me.unwinding.set(false);
             return;
         }
-        own.unwinding.set(own.unwinding.get() - 1);
-        if own.unwinding.get() == 0 && own.cancel_deferred.replace(false) {
+        let others = own.unwinding.get();
+        if others == 0 || me.cancel_payloads.get() != 0 {
+            me.unwinding.set(true);
+        }
+        own.unwinding.set(others + 1);
+        me.unwinding_era.set(own.unwinding_era.get());
+    }
+
+    /// Whether `me`, noted when it suspended, may be unwinding.
+    #[cold]
+    fn resumed_noted(&self, own: &Own, me: &Header) -> bool {
+        let counted = me.unwinding_era.replace(0) == own.unwinding_era.get();
+        if counted {
+            own.unwinding.set(own.unwinding.get() - 1);
+        }
+        if !std::thread::panicking() {
+            own.nobody_unwinds();
+            me.unwinding.set(false);
+        } else if own.unwinding.get() == 0 {
+            me.unwinding.set(counted);
+        } else {
+            return counted;
+        }
+        me.unwinding.get()
+    }
+
+    /// Delivers cancels that were held back, to fibers of which it is not believed that they
+    /// unwind. Only where the worker has nothing left to do or to wait for by itself: who unwinds
+    /// may wait for those. Says whether there were any.
+    #[cold]
+    fn deliver_believed(&self, own: &Own) -> bool {
+        // SAFETY: the wheel is not referred to elsewhere meanwhile.
+        let has_timers = unsafe { (*own.timers.get()).next_deadline() }.is_some();
+        if has_timers || !own.cancel_deferred.replace(false) {
+            return false;
+        }
+        let mut any = false;
+        self.for_each_live(|fiber| {
+            let in_doubt = fiber.unwinding_era.get() == own.unwinding_era.get();
+            if in_doubt && !fiber.unwinding.get() && fiber.cancel_requested() {
+                fiber.unwinding_era.set(0);
+                own.unwinding.set(own.unwinding.get() - 1);
+                fiber.wake();
+                any = true;
+            }
+        });
+        any
+    }
+
+    /// Delivers the cancels that were held back because somebody unwound, when nobody does.
+    #[cold]
+    fn deliver_deferred(&self, own: &Own) {
+        if std::thread::panicking() {
+            return;
+        }
+        own.nobody_unwinds();
+        if own.cancel_deferred.replace(false) {
             self.for_each_live(|fiber| {
                 if fiber.cancel_requested() {
                     fiber.wake();
@@ -467,34 +527,24 @@ impl Worker {
         }
     }
 
-    /// Whether the running fiber unwinds, as far as that can be known: std counts panics by
-    /// thread, so a panic that began while *another* fiber of this worker was suspended in its
-    /// unwinding does not show until that one has gone on.
+    /// Whether the running fiber unwinds, as far as that can be known: a panic that began, or was
+    /// caught, while *another* fiber of this worker was suspended in its unwinding does not show
+    /// until that one has gone on.
     ///
     /// # Safety
     ///
     /// On the worker's thread.
     pub(crate) unsafe fn is_unwinding(&self, me: &Header) -> bool {
         // SAFETY: the caller's promise.
-        if unsafe { self.own() }.unwinding.get() == 0 {
-            std::thread::panicking()
-        } else {
-            me.unwinding.get()
-        }
+        let others = unsafe { self.own() }.unwinding.get();
+        std::thread::panicking() && (others == 0 || me.unwinding.get())
     }
 
-    /// Whether the running fiber might be unwinding: where that is not known, it might.
-    pub(crate) fn may_be_unwinding(&self, me: &Header) -> bool {
+    /// A cancel of the running fiber is held back, as it might be unwinding. When nobody of this
+    /// worker does, it is asked again.
+    pub(crate) fn defer_cancel(&self) {
         // SAFETY: asked by the running fiber, so on the worker's thread.
-        let own = unsafe { self.own() };
-        if own.unwinding.get() == 0 {
-            return std::thread::panicking();
-        }
-        let may_be = me.unwinding.get() || !me.certain.get();
-        if may_be {
-            own.cancel_deferred.set(true);
-        }
-        may_be
+        unsafe { self.own() }.cancel_deferred.set(true);
     }
 
     /// The runtime that this worker belongs to.
@@ -538,6 +588,13 @@ impl Worker {
 }
 
 impl Own {
+    /// Begins the count of those that may unwind anew.
+    fn nobody_unwinds(&self) {
+        if self.unwinding.replace(0) != 0 {
+            self.unwinding_era.set(self.unwinding_era.get().wrapping_add(1).max(1));
+        }
+    }
+
     fn next_id(&self) -> u64 {
         if self.ids_left.get() == 0 {
             self.next_id.set(NEXT_ID.fetch_add(ID_BLOCK, Relaxed));
@@ -577,12 +634,13 @@ impl Own {
 
 // What runs on the worker's own stack.
 impl Worker {
-    /// Runs fibers until the runtime stops and none is left.
+    /// Runs fibers until the runtime stops and none is left to run. Whether none is left at all:
+    /// where panics abort, those that wait cannot be unwound, and the thread must not end.
     ///
     /// # Safety
     ///
     /// Once, on the worker's thread.
-    pub(crate) unsafe fn run(&'static self) {
+    pub(crate) unsafe fn run(&'static self) -> bool {
         // SAFETY: the caller's promise.
         let own = unsafe { self.own() };
         current::set(own.header.as_ptr().as_ptr());
@@ -593,6 +651,9 @@ impl Worker {
             }
             if own.until_clock.get() <= 0 {
                 self.look_at_clock(own, true);
+            }
+            if own.unwinding.get() != 0 || own.cancel_deferred.get() {
+                self.deliver_deferred(own);
             }
             let mut started = 0;
             while started < FRESH_SHARE {
@@ -610,8 +671,13 @@ impl Worker {
                 self.idle(own);
             }
         }
+        if self.live_count() > 0 {
+            self.retire();
+            return false;
+        }
         // SAFETY: no fiber of this worker is left.
         unsafe { self.dismantle() };
+        true
     }
 
     /// Drops what is heavy.
@@ -625,6 +691,11 @@ impl Worker {
         current::set(ptr::null());
         // SAFETY: only fibers of this worker and its loop refer to it.
         unsafe { *self.own.get() = None };
+        self.retire();
+    }
+
+    /// Says that no fiber is started here any more.
+    fn retire(&self) {
         self.ended.store(true, Relaxed);
         fence(SeqCst);
         self.discard_leftovers();
@@ -680,18 +751,18 @@ impl Worker {
             // SAFETY: the pool is not referred to elsewhere meanwhile.
             true => unsafe { (*own.stacks.get()).take(bytes) }
                 .inspect_err(|_| own.shared.release_stack()),
-            false => Err(std::io::ErrorKind::OutOfMemory.into()),
+            false => Err(runtime::too_many_stacks(own.shared.config.max_stacks)),
         };
         let stack = match stack {
             Ok(stack) => stack,
-            Err(_) => return own.shared.starve(task),
+            Err(why) => return own.shared.starve(task, &why),
         };
         let fiber = task.into_raw();
         // SAFETY: fresh, so ours alone until `start` tells others where it is. The stack is the
         // fiber's from here on until it is reaped.
         unsafe {
             let header = fiber.as_ref();
-            (*header.context()).start(stack.top(), fiber_main);
+            (*header.context()).start(stack.top(), &stack, fiber_main);
             *header.stack() = Some(stack);
             header.start(self);
             self.live_count.store(self.live_count.load(Relaxed) + 1, Relaxed);
@@ -700,6 +771,9 @@ impl Worker {
             if own.shared.is_stopping() {
                 header.cancel();
             }
+        }
+        if own.shared.has_starved() {
+            self.feed_starved(own); // There may be room for more.
         }
         self.enter(own, fiber);
     }
@@ -738,7 +812,7 @@ impl Worker {
         }
     }
 
-    /// A stack is free: lets a fiber that could not start try again.
+    /// A stack may be free: lets a fiber that could not start try again.
     fn feed_starved(&self, own: &Own) {
         if let Some(task) = own.shared.take_starved(self) {
             // SAFETY: the queue is not referred to elsewhere meanwhile.
@@ -784,7 +858,15 @@ impl Worker {
                 () => u64::MAX,
             });
         }
-        if poll && now - own.polled_at.get() >= CLOCK_NS {
+        // Those that starve while the runtime stops are dropped, so there is nothing to wait for.
+        let try_now = || now >= own.starved_retry_at.get() || own.shared.is_stopping();
+        if own.shared.has_starved() && try_now() {
+            // No stack was released to them here: perhaps one was elsewhere, or memory came back.
+            own.starved_retry_at.set(now.saturating_add(STARVED_NS));
+            self.feed_starved(own);
+        }
+        // A clock that stands still must not keep events out.
+        if poll && (elapsed == 0 || now.saturating_sub(own.polled_at.get()) >= CLOCK_NS) {
             own.polled_at.set(now);
             own.driver.poll(Some(Duration::ZERO));
         }
@@ -800,15 +882,13 @@ impl Worker {
     fn idle(&self, own: &Own) {
         let others = own.shared.workers().len() > 1;
         let idling = Idling { worker: self, own };
+        if own.cancel_deferred.get() && self.deliver_believed(own) {
+            return;
+        }
         if others && own.shared.idle.steal(&idling) {
             return;
         }
         self.look_at_clock(own, false);
-        if own.shared.has_starved() && own.now.get() >= own.starved_retry_at.get() {
-            // No stack was released to them here: perhaps one was elsewhere, or memory came back.
-            own.starved_retry_at.set(own.now.get().saturating_add(STARVED_NS));
-            self.feed_starved(own);
-        }
         // SAFETY: the queue is not referred to elsewhere meanwhile.
         if unsafe { !(*own.ready.get()).is_empty() || !(*own.pinned.get()).is_empty() } {
             return;
@@ -841,9 +921,9 @@ impl Worker {
         self.fire_timers(own, now);
     }
 
-    /// Whether nothing is left to run, now or later.
+    /// Whether nothing is left to run, now or later. Asked while nothing is ready.
     fn is_done(&self, own: &Own) -> bool {
-        self.live_count() == 0
+        (self.live_count() == 0 || !CAN_UNWIND)
             && own.fresh.is_empty()
             // SAFETY: the queue is not referred to elsewhere meanwhile.
             && unsafe { (*own.pinned.get()).is_empty() }
@@ -1032,12 +1112,5 @@ impl Live {
                 fiber = header.live_links().1.get();
             }
         });
-    }
-}
-
-/// Runs a hook of the user's; a panic in it is reported by the panic hook and goes no further.
-pub(crate) fn run_hook(hook: &Option<Arc<dyn Fn() + Send + Sync>>) {
-    if let Some(hook) = hook {
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| hook()));
     }
 }

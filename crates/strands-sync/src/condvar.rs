@@ -12,7 +12,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use strands_sched::{Op, Outcome, Place, WaitQueue};
+use strands_sched::{Op, Outcome, Place, WaitQueue, assert_not_forked};
 
 use crate::mutex::{Cancel, MutexGuard};
 use crate::poison::{LockResult, PoisonError};
@@ -67,7 +67,15 @@ impl WaitTimeoutResult {
     ///
     /// # Examples
     ///
-    /// See [`WaitTimeoutResult`].
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sync::{Condvar, Mutex};
+    ///
+    /// let (mutex, condvar) = (Mutex::new(()), Condvar::new());
+    /// let limit = Duration::from_millis(1);
+    /// let (_guard, result) = condvar.wait_timeout(mutex.lock().unwrap(), limit).unwrap();
+    /// assert!(result.timed_out(), "nobody has notified");
+    /// ```
     #[must_use]
     pub fn timed_out(&self) -> bool {
         self.0
@@ -104,7 +112,24 @@ impl Condvar {
     ///
     /// # Examples
     ///
-    /// See [`Condvar`].
+    /// ```
+    /// use std::thread;
+    /// use strands_sync::{Condvar, Mutex};
+    ///
+    /// let (full, condvar) = (Mutex::new(false), Condvar::new());
+    /// thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         *full.lock().unwrap() = true;
+    ///         condvar.notify_one();
+    ///     });
+    ///     let mut guard = full.lock().unwrap();
+    ///     while !*guard {
+    ///         guard = condvar.wait(guard).unwrap();
+    ///     }
+    ///     *guard = false; // Emptied.
+    /// });
+    /// assert!(!full.into_inner().unwrap());
+    /// ```
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         static WAIT: Op = Op("Condvar::wait");
         self.wait_until(guard, &WAIT, None).0
@@ -155,10 +180,10 @@ impl Condvar {
     /// # Examples
     ///
     /// ```
-    /// # #![allow(deprecated)]
     /// use strands_sync::{Condvar, Mutex};
     ///
     /// let (mutex, condvar) = (Mutex::new(()), Condvar::new());
+    /// # #[allow(deprecated)]
     /// let (_guard, notified) = condvar.wait_timeout_ms(mutex.lock().unwrap(), 0).unwrap();
     /// assert!(!notified);
     /// ```
@@ -187,7 +212,15 @@ impl Condvar {
     ///
     /// # Examples
     ///
-    /// See [`WaitTimeoutResult`].
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sync::{Condvar, Mutex};
+    ///
+    /// let (queue, condvar) = (Mutex::new(Vec::<u32>::new()), Condvar::new());
+    /// let limit = Duration::from_millis(1);
+    /// let (guard, result) = condvar.wait_timeout(queue.lock().unwrap(), limit).unwrap();
+    /// assert!(guard.is_empty() && result.timed_out());
+    /// ```
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -246,7 +279,21 @@ impl Condvar {
     ///
     /// # Examples
     ///
-    /// See [`Condvar`].
+    /// ```
+    /// use std::thread;
+    /// use strands_sync::{Condvar, Mutex};
+    ///
+    /// let (queue, condvar) = (Mutex::new(Vec::new()), Condvar::new());
+    /// thread::scope(|scope| {
+    ///     let consumer = scope.spawn(|| {
+    ///         let queue = condvar.wait_while(queue.lock().unwrap(), |queue| queue.is_empty());
+    ///         queue.unwrap().pop()
+    ///     });
+    ///     queue.lock().unwrap().push("one item");
+    ///     condvar.notify_one();
+    ///     assert_eq!(consumer.join().unwrap(), Some("one item"));
+    /// });
+    /// ```
     pub fn notify_one(&self) {
         let mut line = self.line.lock();
         let chosen = line.choose_first(|()| {});
@@ -283,6 +330,7 @@ impl Condvar {
         op: &'static Op,
         deadline: Option<Instant>,
     ) -> (LockResult<MutexGuard<'a, T>>, Outcome) {
+        assert_not_forked(); // Now, as the guard unlocks.
         let mut outcome = Outcome::Cancelled;
         let locked = guard.wait_with(|mutex| {
             outcome = self.line.lock().wait(Place::Last, op, deadline, (), || mutex.unlock());

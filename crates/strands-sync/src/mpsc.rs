@@ -245,7 +245,14 @@ impl<T> Receiver<T> {
     ///
     /// # Examples
     ///
-    /// See [`Receiver`].
+    /// ```
+    /// use strands_sync::mpsc::{RecvError, channel};
+    ///
+    /// let (sender, receiver) = channel();
+    /// std::thread::spawn(move || sender.send("hello").unwrap());
+    /// assert_eq!(receiver.recv(), Ok("hello"));
+    /// assert_eq!(receiver.recv(), Err(RecvError), "the sender has gone");
+    /// ```
     pub fn recv(&self) -> Result<T, RecvError> {
         static RECV: Op = Op("Receiver::recv");
         self.recv_until(&RECV, None).map_err(|_| RecvError)
@@ -566,12 +573,35 @@ impl<T> fmt::Debug for Receiver<T> {
 }
 
 /// See [`Receiver::iter`].
+///
+/// # Examples
+///
+/// ```
+/// use strands_sync::mpsc::{Iter, channel};
+///
+/// let (sender, receiver) = channel();
+/// std::thread::spawn(move || (1..=3).for_each(|number| sender.send(number).unwrap()));
+/// let numbers: Iter<'_, u32> = receiver.iter();
+/// assert_eq!(numbers.sum::<u32>(), 6);
+/// ```
 #[derive(Debug)]
 pub struct Iter<'a, T: 'a> {
     rx: &'a Receiver<T>,
 }
 
 /// See [`Receiver::try_iter`].
+///
+/// # Examples
+///
+/// ```
+/// use strands_sync::mpsc::{TryIter, channel};
+///
+/// let (sender, receiver) = channel();
+/// sender.send(1).unwrap();
+/// sender.send(2).unwrap();
+/// let waiting: TryIter<'_, u32> = receiver.try_iter();
+/// assert_eq!(waiting.collect::<Vec<_>>(), [1, 2]);
+/// ```
 #[derive(Debug)]
 pub struct TryIter<'a, T: 'a> {
     rx: &'a Receiver<T>,

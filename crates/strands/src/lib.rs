@@ -54,6 +54,8 @@
 //! - [`main`] and [`test`]: attributes that run a function as a fiber.
 //! - [`Runtime`], [`unblock`], [`cancel`]: what std has no name for.
 //! - [`soundness`]: what is guaranteed, by what, and what is not. Read it before you build on this.
+//! - [Limits and faults](runtime#limits-and-faults): what happens when the system runs out of
+//!   memory, threads, file descriptors.
 //!
 //! # How it runs
 //!
@@ -168,6 +170,10 @@ where
 {
     strands_sched::unblock(f)
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 /// For the expansions of this crate's attributes only; it changes without notice.
 #[doc(hidden)]

@@ -22,7 +22,8 @@
 //! A stream's descriptor is a blocking one, as std's: strands passes `MSG_DONTWAIT` with each
 //! call instead of changing a mode that all duplicates share. A listener's is non-blocking, as
 //! `accept` has no such flag, and becomes blocking again when it is converted to a std type or
-//! taken out.
+//! taken out. On Apple's systems `send` has no such flag either: there a stream is as a listener
+//! is, and a clone of one that was taken out may block its worker when it writes.
 //!
 //! A socket that lingers ([`socket2`'s `set_linger`](https://docs.rs/socket2)) with a time above
 //! zero blocks the worker for up to that time when it is closed, as it blocks a thread.

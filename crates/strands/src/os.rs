@@ -1,18 +1,35 @@
 //! What belongs to one operating system, as in [`std::os`].
 
+#[cfg_attr(unix, path = "os/raw_unix.rs")]
+#[cfg_attr(windows, path = "os/raw_windows.rs")]
 mod raw;
+pub(crate) mod socket;
 
 /// Descriptors, as in [`std::os::fd`]. strands' types implement its traits.
+#[cfg(unix)]
 pub mod fd {
     pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 }
 
 /// Unix, as in [`std::os::unix`].
+#[cfg(unix)]
 pub mod unix {
     /// Descriptors, as in [`std::os::unix::io`].
     pub mod io {
         pub use super::super::fd::{
             AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd,
+        };
+    }
+}
+
+/// Windows, as in [`std::os::windows`].
+#[cfg(windows)]
+pub mod windows {
+    /// Sockets, as in [`std::os::windows::io`]. strands' types implement its traits.
+    pub mod io {
+        pub use std::os::windows::io::{
+            AsRawSocket, AsSocket, BorrowedSocket, FromRawSocket, IntoRawSocket, OwnedSocket,
+            RawSocket,
         };
     }
 }
@@ -25,6 +42,17 @@ pub mod linux {
         use std::io;
 
         /// What TCP can do on Linux only: [`std::os::linux::net::TcpStreamExt`].
+        ///
+        /// ```
+        /// use strands::net::{TcpListener, TcpStream};
+        /// use strands::os::linux::net::TcpStreamExt;
+        ///
+        /// let listener = TcpListener::bind("127.0.0.1:0")?;
+        /// let stream = TcpStream::connect(listener.local_addr()?)?;
+        /// stream.set_quickack(true)?;
+        /// println!("quick acknowledgements: {}", stream.quickack()?);
+        /// # std::io::Result::Ok(())
+        /// ```
         pub trait TcpStreamExt {
             /// Sets `TCP_QUICKACK`: acknowledgements are sent at once. The kernel takes it back
             /// when it sees fit.
@@ -32,6 +60,15 @@ pub mod linux {
             /// # Errors
             ///
             /// Those of the system.
+            ///
+            /// ```
+            /// use strands::net::{TcpListener, TcpStream};
+            /// use strands::os::linux::net::TcpStreamExt;
+            ///
+            /// let listener = TcpListener::bind("127.0.0.1:0")?;
+            /// TcpStream::connect(listener.local_addr()?)?.set_quickack(false)?;
+            /// # std::io::Result::Ok(())
+            /// ```
             fn set_quickack(&self, quickack: bool) -> io::Result<()>;
 
             /// Whether `TCP_QUICKACK` is set.
@@ -39,6 +76,17 @@ pub mod linux {
             /// # Errors
             ///
             /// Those of the system.
+            ///
+            /// ```
+            /// use strands::net::{TcpListener, TcpStream};
+            /// use strands::os::linux::net::TcpStreamExt;
+            ///
+            /// let listener = TcpListener::bind("127.0.0.1:0")?;
+            /// let stream = TcpStream::connect(listener.local_addr()?)?;
+            /// stream.set_quickack(true)?;
+            /// assert!(stream.quickack()?);
+            /// # std::io::Result::Ok(())
+            /// ```
             fn quickack(&self) -> io::Result<bool>;
         }
 

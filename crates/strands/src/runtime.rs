@@ -12,6 +12,37 @@
 //! | `STRANDS_STACK_GUARD` | `madvise` or `mprotect`: see [`GuardKind`] |
 //!
 //! A value that makes no sense is an error where the runtime is started, which names the variable.
+//!
+//! # Limits and faults
+//!
+//! What the system refuses is an error for whoever asked, or is done another way, and
+//! [`Runtime::describe`] says so. Fibers that were accepted run; nothing else is lost.
+//!
+//! | what is refused | what happens |
+//! |---|---|
+//! | memory for stacks (`ulimit -v`, `ulimit -d`, `ulimit -l`, `vm.max_map_count`) | [`thread::Builder::spawn`](crate::thread::Builder::spawn) gives `OutOfMemory`, with the limit that was probably met; [`spawn`](crate::spawn()) panics, as std's. Accepted fibers take the next stack that is released, or start when there is room again. If none of them holds a stack, standard error says which wait. |
+//! | guards by `madvise` (before Linux 6.13, in locked memory, by a filter) | They are made by `mprotect`: two of the `vm.max_map_count` mappings a stack. |
+//! | file descriptors (`ulimit -n`, `fs.file-max`) | A runtime, which needs up to three a worker, does not start; `connect`, `accept`, `bind` and `try_clone` give the system's error. What is open goes on: waiting needs none. |
+//! | threads (`ulimit -u`, a container's `pids.max`) | A runtime does not start: the error has the kind that std gives, `WouldBlock`. What is given to [`unblock`](crate::unblock) waits for a pool thread that there is or, if there is none, holds up its worker. |
+//! | `epoll_pwait2` (before Linux 5.11, by a filter) | Workers sleep for whole milliseconds, rounded up. |
+//!
+//! - **Address space, not memory.** A stack is reserved whole (256 KiB by default) and gets memory
+//!   page by page as it is used. Limits that count what is reserved count all of it, and so does
+//!   strict overcommit (`vm.overcommit_memory=2`), which ignores that stacks ask for no reservation
+//!   (`MAP_NORESERVE`): with these take a smaller [`stack_size`](Builder::stack_size), or bound
+//!   [`max_stacks`](Builder::max_stacks). When stacks are mapped, 2 MiB are left to
+//!   others: an allocation that fails ends a Rust program. Memory that was promised and is not there
+//!   when it is touched ends a process too (the kernel's out-of-memory killer); nobody can prevent
+//!   that from inside.
+//! - **Locked memory.** After `mlockall(MCL_FUTURE)` a stack is in memory whole from the start, and
+//!   stays.
+//! - **Clocks.** Waits go by the monotonic clock alone: setting the time changes nothing. It stands
+//!   still while the machine is suspended, and so do the waits. After a stop (`SIGSTOP`, a paused
+//!   machine) what was due fires at once, in the order of deadlines.
+//! - **Signals.** No operation on a socket returns `Interrupted`, whatever handlers there are. A write to
+//!   a socket whose peer has gone is `BrokenPipe` and raises no `SIGPIPE`. A handler that is
+//!   installed without `SA_ONSTACK` runs on the stack of the fiber that it interrupts, and needs
+//!   room there: some kilobytes for the registers alone.
 
 use std::env;
 use std::fmt;
@@ -29,8 +60,8 @@ use crate::thread::JoinHandle;
 /// ```
 /// use strands::runtime::Backend;
 ///
-/// let runtime = strands::Runtime::builder().workers(1).backend(Backend::Epoll).build()?;
-/// assert!(runtime.describe().contains("epoll"));
+/// let runtime = strands::Runtime::builder().workers(1).backend(Backend::Mio).build()?;
+/// assert!(runtime.describe().contains("mio"));
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub use strands_reactor::Backend;
@@ -86,7 +117,8 @@ pub use strands_sched::UnfinishedFiber;
 ///
 /// Dropping a runtime shuts it down: fibers that wait are cancelled, those that never started are
 /// dropped, and the drop waits for all to end. Dropped by one of its own fibers, it cannot wait:
-/// then it only cancels, that fiber too.
+/// then it only cancels, that fiber too. With `panic = "abort"`, and in a forked child, it is
+/// otherwise: see [`soundness`](crate::soundness#the-life-of-the-process).
 ///
 /// ```
 /// let runtime = strands::Runtime::builder().workers(2).build()?;
@@ -205,7 +237,8 @@ impl Runtime {
         self.inner.live_fibers()
     }
 
-    /// A line on what it is made of, for people: workers, backend, stacks, guard, pool.
+    /// A line on what it is made of, for people: workers, backend, stacks, guard, pool; and what is
+    /// done in another way than it would be, as the system refused that.
     ///
     /// ```
     /// let runtime = strands::Runtime::builder().workers(1).build()?;
@@ -360,8 +393,8 @@ impl Builder {
     /// ```
     /// use strands::runtime::Backend;
     ///
-    /// let runtime = strands::Runtime::builder().workers(1).backend(Backend::Epoll).build()?;
-    /// assert!(runtime.describe().contains("epoll"));
+    /// let runtime = strands::Runtime::builder().workers(1).backend(Backend::Mio).build()?;
+    /// assert!(runtime.describe().contains("mio"));
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn backend(self, backend: Backend) -> Builder {
@@ -382,7 +415,8 @@ impl Builder {
         self.map(|inner| inner.on_start(hook))
     }
 
-    /// Called on each worker's and pool thread when it ends, after all that it ran.
+    /// Called on each worker's and pool thread when it ends, after all that it ran. A panic in it is
+    /// reported and goes no further.
     ///
     /// ```
     /// let runtime = strands::Runtime::builder()
@@ -413,9 +447,11 @@ impl Builder {
     ///
     /// - `InvalidInput` for no workers, stacks or pool threads, for a thread name with a zero byte,
     ///   and for a value of an environment variable that makes no sense.
-    /// - `Unsupported` for a guard or a backend that this system does not have.
-    /// - What the system said when a thread or a driver could not be made. Nothing is left running
-    ///   then.
+    /// - `Unsupported` for a guard or a backend that this system does not have, and in a
+    ///   [forked child](crate::soundness#the-life-of-the-process).
+    /// - What the system said when a thread or a driver could not be made, and which limit was
+    ///   probably met: see [Limits and faults](crate::runtime#limits-and-faults). Nothing is left
+    ///   running then.
     ///
     /// ```
     /// let error = strands::Runtime::builder().workers(0).build().unwrap_err();

@@ -46,8 +46,9 @@
 //! `std::thread::panicking() == true`. A `std::sync::Mutex` may then be poisoned by a guard that is
 //! dropped without a panic, or not be poisoned by one. Strands' own locks and
 //! [`thread::panicking`](crate::thread::panicking) go by the fiber, with one limit: a panic that
-//! *begins* while another fiber of the worker is suspended in its unwinding is not seen before that
-//! one has gone on.
+//! *begins*, or is *caught*, while another fiber of the worker is suspended in its unwinding is not
+//! seen before that one has gone on. For the same reason a fiber that begins to wait beside one that
+//! unwinds gets its cancel only when that one has gone on, or when nothing else can.
 //!
 //! **A panic hook that waits.** std aborts the process when a panic begins on a thread that is in
 //! its panic hook. If a hook suspends its fiber, a panic of another fiber of that worker is such a
@@ -97,3 +98,47 @@
 //! - **A panic in a closure given to [`unblock`](crate::unblock) or
 //!   [`Runtime::run`](crate::Runtime::run)** goes on in the caller.
 //! - **A panic in a hook** of a runtime is reported and goes no further.
+//! - **A panic in the destructor of a thread-local**, when a worker's or a pool's thread ends, aborts
+//!   the process, as with any thread. Such a destructor may wait, lock and spawn: it runs on a plain
+//!   thread.
+//! - **A panic in a destructor while a fiber is unwound by a cancel** aborts, as amid the unwinding
+//!   of a panic: of a message, say, in a channel that the fiber holds when its runtime is shut down.
+//!
+//! # The life of the process
+//!
+//! **Its end.** Fibers do not keep a process alive, as threads do not: when `main` returns, or
+//! anybody calls `std::process::exit`, a fiber too, the process ends with that code. Nobody is
+//! unwound and nobody is waited for. Who wants that joins the fibers, or drops their
+//! [`Runtime`](crate::Runtime). With [`#[strands::main]`](crate::main) it is the end of the main
+//! fiber that counts; its panic ends the process with code 101.
+//!
+//! **`panic = "abort"`.** A panic anywhere ends the process, with std's message. All else works but
+//! cancellation, which unwinds: a fiber that waits when its runtime is dropped or shut down stays as
+//! it is. Its stack, what is on it and the OS thread beneath are leaked, its destructors do not run,
+//! and nobody waits for it; who shuts down gets it named in
+//! [`Unfinished`](crate::runtime::Unfinished). Fibers that run go on to their next wait; closures
+//! that have not started are dropped.
+//!
+//! **`fork`.** A child that is forked (by `libc::fork`, a raw `clone` …) *before* the process has
+//! started its first runtime is a process like any other: a server that binds, forks and then
+//! starts its runtimes works. One that is forked *after* has no workers, and shares its descriptors
+//! with the parent. It may `exec`, exit, and do whatever does not wait; a lock that is free is
+//! taken, data that is there is read, [`unblock`](crate::unblock) does its work in place. What would have
+//! to wait says so instead of hanging: I/O, [`thread::Builder::spawn`](crate::thread::Builder::spawn)
+//! and [`runtime::Builder::build`](crate::runtime::Builder::build) with an error of kind
+//! `Unsupported`, all else (a lock, a channel, `join`, `sleep`, `park`, `spawn`) with a panic. A
+//! runtime of the parent's that is dropped there is left alone. Nothing that the child does to its
+//! copies acts on the parent, and no fiber but the one that forked runs there: when that ends, the
+//! process does, with code 0, or 101 if it panicked. `std::process::Command` is not concerned.
+//! What is said of `fork` in other programs with threads holds besides: a lock of std's or of
+//! a library may have been held by a thread that is not there.
+//!
+//! **Libraries that are unloaded.** A shared library that contains strands stays in memory once it
+//! has started a runtime, though `dlclose` succeeds: its handler for stack overflows cannot be taken
+//! back, as others may have chained to it, and its workers run. Loaded again, it is found as it
+//! was. On Linux, Android, FreeBSD and Apple's systems; elsewhere, do not unload it.
+//!
+//! **Two versions in one program** have nothing in common but the process: each has its workers, its
+//! thread-locals and its overflow handler, which passes on what is not its own. A fiber of the one
+//! is a plain thread to the other: there it blocks its worker. Pass values by plain data and by
+//! std's types.

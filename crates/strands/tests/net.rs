@@ -1,5 +1,8 @@
 //! TCP as std's, from fibers on several workers and from plain threads, in any mix.
 
+// On Windows much of it is meant otherwise: `net_windows.rs`.
+#![cfg(unix)]
+
 mod net_support;
 
 use std::collections::HashSet;
@@ -833,8 +836,9 @@ fn options_are_those_of_the_socket() {
     assert_eq!(clone.read_timeout().unwrap(), Some(Duration::from_secs(5)));
     assert_eq!(clone.write_timeout().unwrap(), Some(Duration::from_secs(6)));
     assert!(clone.take_error().unwrap().is_none());
-    use strands::os::linux::net::TcpStreamExt;
+    #[cfg(target_os = "linux")]
     for on in [false, true] {
+        use strands::os::linux::net::TcpStreamExt;
         ours.set_quickack(on).unwrap();
         assert_eq!(clone.quickack().unwrap(), on);
     }

@@ -2,7 +2,10 @@
 //!
 //! Each test runs in a process of its own, so that it counts and limits nobody else's descriptors.
 
+#![cfg(unix)]
+
 mod net_support;
+mod thread_common;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -15,6 +18,7 @@ use net_support::{PARTIES, Party, rounds, runtime, spawn};
 use strands::net::{TcpListener, TcpStream};
 use strands_reactor::{Backend, driver_factory};
 use strands_sched::SpawnOptions;
+use thread_common::this_program;
 
 /// The reasons for which a test here may be skipped.
 const SKIPS: [&str; 1] = ["the hard limit on open files (ulimit -Hn) is too low"];
@@ -30,7 +34,7 @@ const ROLE: &str = "STRANDS_TEST_ROLE";
 
 /// This program again, to run only `test`, in the given role.
 fn again(test: &str, role: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = this_program();
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ROLE, role);
     command
 }
@@ -52,7 +56,7 @@ fn open_files() -> usize {
 }
 
 /// Sets the soft limit; returns the hard one.
-fn limit_open_files(soft: impl FnOnce(u64) -> u64) -> u64 {
+fn limit_open_files(soft: impl FnOnce(libc::rlim_t) -> libc::rlim_t) -> libc::rlim_t {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: plain calls on a value of ours.
     unsafe {
@@ -202,6 +206,40 @@ fn nothing_leaks() {
 }
 
 #[test]
+fn a_runtime_for_which_descriptors_are_short_says_what_to_do() {
+    alone("a_runtime_for_which_descriptors_are_short_says_what_to_do", || {
+        for backend in [Backend::Epoll, Backend::Mio] {
+            let build = || {
+                let driver = driver_factory(backend);
+                strands_sched::Builder::new().workers(2).driver(driver).build()
+            };
+            // What is opened once for ever is open after this.
+            build().unwrap().shutdown(None).unwrap();
+            let open = open_files();
+            let mut limit = 0;
+            loop {
+                limit_open_files(|_| limit);
+                match build() {
+                    Ok(runtime) => break runtime.shutdown(None).unwrap(),
+                    Err(error) => {
+                        let text = error.to_string();
+                        let told = text.contains("cannot make") && text.contains("ulimit -n");
+                        assert!(told, "{backend:?}, {limit} descriptors: {text}");
+                        let cause = error.get_ref().and_then(std::error::Error::source).unwrap();
+                        let cause: &io::Error = cause.downcast_ref().unwrap();
+                        assert_eq!(cause.raw_os_error(), Some(libc::EMFILE));
+                    }
+                }
+                limit += 1;
+            }
+            assert!(limit >= 4, "{backend:?} was built with {limit} descriptors");
+            limit_open_files(|hard| hard);
+            assert_eq!(open_files(), open, "a failure left a descriptor open");
+        }
+    });
+}
+
+#[test]
 fn an_unknown_backend_is_refused() {
     const TEST: &str = "an_unknown_backend_is_refused";
     let build = || {
@@ -215,9 +253,14 @@ fn an_unknown_backend_is_refused() {
             let text = error.to_string();
             assert!(text.contains("STRANDS_BACKEND") && text.contains("epoll"), "{text}");
         }
-        Some(_) => assert!(build().unwrap().describe().contains("epoll")),
+        Some(name) => {
+            let text = build().unwrap().describe();
+            assert!(text.contains(name), "{text}");
+        }
         None => {
-            for (value, role) in [("kqueue", "unknown"), ("epoll", "known"), ("", "known")] {
+            for (value, role) in
+                [("kqueue", "unknown"), ("epoll", "epoll"), ("mio", "mio"), ("", "epoll")]
+            {
                 let status = again(TEST, role).env("STRANDS_BACKEND", value).status().unwrap();
                 assert!(status.success(), "with {value:?}");
             }
@@ -295,7 +338,7 @@ fn deep_listener() -> std::os::fd::OwnedFd {
 fn a_burst_of_connections_is_spread_over_the_workers() {
     const TEST: &str = "a_burst_of_connections_is_spread_over_the_workers";
     const CONNECTIONS: usize = 10_000;
-    const FILES: u64 = CONNECTIONS as u64 + 200;
+    const FILES: libc::rlim_t = CONNECTIONS as libc::rlim_t + 200;
     match role().as_deref() {
         None => assert!(again(TEST, "server").status().unwrap().success()),
         Some("client") => {

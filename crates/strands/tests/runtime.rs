@@ -178,6 +178,7 @@ fn settings_that_make_no_sense_are_errors() {
     }
 }
 
+#[cfg(target_os = "linux")] // It is asked for Linux's backend.
 #[test]
 fn it_describes_itself() {
     let runtime = Runtime::builder()

@@ -204,6 +204,178 @@ fn a_payload_that_panics_when_it_is_dropped() {
     });
 }
 
+/// Waits in its destructor, parked, until it is released.
+struct Held {
+    waiting: Arc<AtomicBool>,
+    released: Arc<AtomicBool>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.waiting.store(true, SeqCst);
+        while !self.released.load(SeqCst) {
+            thread::park();
+        }
+    }
+}
+
+/// A fiber that is suspended in its unwinding.
+struct Unwinding {
+    fiber: Option<thread::JoinHandle<()>>,
+    released: Arc<AtomicBool>,
+}
+
+impl Unwinding {
+    fn begin() -> Unwinding {
+        let (waiting, released) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let held = Held { waiting: waiting.clone(), released: released.clone() };
+        let fiber = thread::spawn(move || {
+            let _held = held;
+            panic!("held");
+        });
+        while !waiting.load(SeqCst) {
+            thread::yield_now();
+        }
+        Unwinding { fiber: Some(fiber), released }
+    }
+
+    fn end(mut self) {
+        let fiber = self.fiber.take().unwrap();
+        self.released.store(true, SeqCst);
+        fiber.thread().unpark();
+        assert!(fiber.join().is_err());
+    }
+}
+
+impl Drop for Unwinding {
+    fn drop(&mut self) {
+        if let Some(fiber) = &self.fiber {
+            self.released.store(true, SeqCst);
+            fiber.thread().unpark();
+        }
+    }
+}
+
+#[test]
+fn neighbours_do_not_see_one_that_began_beside_another() {
+    runtime(1).run(|| {
+        let (first, second) = (Unwinding::begin(), Unwinding::begin());
+        let lock = Mutex::new(());
+        let guard = lock.lock().unwrap();
+        first.end();
+        assert!(!thread::panicking());
+        thread::yield_now();
+        assert!(!thread::panicking());
+        drop(guard);
+        assert!(!lock.is_poisoned());
+        second.end();
+        assert!(!thread::panicking());
+    });
+}
+
+#[test]
+fn one_that_has_unwound_is_not_taken_for_it_later() {
+    runtime(1).run(|| {
+        let me = thread::current();
+        let waits = || {
+            let released = Arc::<AtomicBool>::default();
+            let its = released.clone();
+            thread::spawn(move || {
+                its.store(true, SeqCst);
+                me.unpark();
+            });
+            let _held = Held { waiting: Arc::default(), released };
+            panic!("caught");
+        };
+        assert!(panic::catch_unwind(AssertUnwindSafe(waits)).is_err());
+        thread::yield_now();
+        let lock = Mutex::new(());
+        let guard = lock.lock().unwrap();
+        let other = Unwinding::begin();
+        assert!(!thread::panicking());
+        drop(guard);
+        assert!(!lock.is_poisoned());
+        other.end();
+    });
+}
+
+#[test]
+fn who_unwinds_may_wait_for_one_that_only_a_cancel_ends() {
+    struct Joins(Option<thread::JoinHandle<()>>);
+    impl Drop for Joins {
+        fn drop(&mut self) {
+            assert!(self.0.take().unwrap().join().is_err());
+        }
+    }
+    let runtime = runtime(1);
+    let (waiting, is_waiting) = std::sync::mpsc::channel();
+    let joiner = runtime.spawn(move || {
+        let other = thread::spawn(move || {
+            thread::park();
+            // The joiner is suspended in its unwinding by now.
+            waiting.send(()).unwrap();
+            loop {
+                thread::park();
+            }
+        });
+        thread::yield_now();
+        let parked = other.thread().clone();
+        let _joins = Joins(Some(other));
+        thread::spawn(move || parked.unpark());
+        panic!("joins in its unwinding");
+    });
+    is_waiting.recv().unwrap();
+    runtime.shutdown_timeout(Duration::MAX).unwrap();
+    assert!(joiner.join().is_err());
+}
+
+#[test]
+fn no_cancel_is_delivered_to_one_that_began_to_unwind_beside_another() {
+    struct Tells(std::sync::mpsc::Sender<()>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+    struct Waits {
+        unwinding: std::sync::mpsc::Sender<()>,
+        cancelled: std::sync::mpsc::Receiver<()>,
+        /// Released with this.
+        _other: Unwinding,
+    }
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.unwinding.send(()).unwrap();
+            // Blocks the worker: it must not suspend before it has been cancelled.
+            self.cancelled.recv().unwrap();
+            // A cancel delivered here would abort.
+            thread::sleep(Duration::from_micros(100));
+        }
+    }
+    let runtime = runtime(2);
+    let (tells, cancelled) = std::sync::mpsc::channel();
+    let (unwinding, is_unwinding) = std::sync::mpsc::channel();
+    let fiber = runtime.run(move || {
+        let on = |worker| Builder::new().placement(Placement::Worker(worker));
+        // Shutdown cancels the fibers of worker 1 after those of worker 0.
+        let witness = on(1).spawn(move || {
+            let _tells = Tells(tells);
+            loop {
+                thread::park();
+            }
+        });
+        drop(witness.unwrap());
+        let both = on(0).spawn(move || {
+            let _waits = Waits { unwinding, cancelled, _other: Unwinding::begin() };
+            panic!("unwinds beside another");
+        });
+        both.unwrap()
+    });
+    is_unwinding.recv().unwrap();
+    runtime.shutdown_timeout(Duration::MAX).unwrap();
+    assert_eq!(text(&*fiber.join().unwrap_err()), "unwinds beside another");
+}
+
 #[test]
 fn no_cancel_is_delivered_while_unwinding() {
     struct Waits(std::sync::mpsc::Sender<()>, Arc<AtomicBool>);

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::{Entry, Word};
+use crate::stack::Stack;
 
 /// Where a suspended party goes on: the baton that its thread waits for.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Context {
     /// # Safety
     ///
     /// As for the ISA backends, though `top` is not used here.
-    pub unsafe fn start(&mut self, _top: NonNull<u8>, entry: Entry) {
+    pub unsafe fn start(&mut self, _top: NonNull<u8>, _stack: &Stack, entry: Entry) {
         *self = Context { baton: Arc::default(), entry: Mutex::new(Some(entry)) };
     }
 

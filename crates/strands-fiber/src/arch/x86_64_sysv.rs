@@ -24,6 +24,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use super::{Entry, Exit, Word};
+use crate::stack::Stack;
 
 /// Where a suspended party goes on.
 #[repr(C)]
@@ -49,13 +50,13 @@ impl Context {
         Context { sp: 0, pc: 0, bp: 0, bx: 0, mxcsr: MXCSR_INITIAL, x87_control: X87_INITIAL }
     }
 
-    /// Makes the first switch to this context call `entry` on the stack that ends at `top`.
+    /// Makes the first switch to this context call `entry` on `stack`, below `top`.
     ///
     /// # Safety
     ///
-    /// `top` is 16-aligned and the end of writable memory that nobody else uses until `entry`
-    /// has returned, large enough for all that runs on it.
-    pub unsafe fn start(&mut self, top: NonNull<u8>, entry: Entry) {
+    /// `top` is 16-aligned and lies in `stack`, or is its end. Nobody else uses what is below it
+    /// until `entry` has returned, and that is large enough for all that runs on it.
+    pub unsafe fn start(&mut self, top: NonNull<u8>, _stack: &Stack, entry: Entry) {
         *self = Context {
             sp: top.as_ptr() as usize,
             // Past the `nop`: unwinders look up pc - 1, which must lie in `begin` too.

@@ -62,6 +62,12 @@ pub(crate) fn stack_above_guard(address: usize) -> Option<usize> {
     })
 }
 
+/// How many stacks the slabs have room for. One that comes or goes meanwhile counts or not.
+pub(crate) fn slots() -> usize {
+    let len = LEN.load(Ordering::Acquire);
+    (0..len).filter_map(|index| entry(index).read()).map(|range| range.slots).sum()
+}
+
 /// How many entries are or were in use; the chunks up to there exist.
 static LEN: AtomicU32 = AtomicU32::new(0);
 

@@ -25,6 +25,9 @@ pub fn install() -> io::Result<()> {
     }
     // A panic is impossible while it is held.
     let mut installed = INSTALLED.lock().unwrap();
+    if *installed == [false; 2] {
+        stay_loaded();
+    }
     for ((&signal, installed), previous) in SIGNALS.iter().zip(&mut *installed).zip(&PREVIOUS) {
         if *installed {
             continue;
@@ -43,6 +46,48 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps the shared library that this code is in, if it is in one, from being unloaded.
+///
+/// The handler stays installed for as long as the process lives: others may have chained to it, so
+/// it cannot be taken back. Threads too run code of this library, without asking it first when it
+/// is closed. `dlclose` succeeds nevertheless, and a later `dlopen` finds the library as it was.
+#[cfg(all(
+    any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_vendor = "apple"
+    ),
+    not(target_feature = "crt-static")
+))]
+fn stay_loaded() {
+    let mut here = MaybeUninit::<libc::Dl_info>::zeroed();
+    let address = on_fault as *const c_void;
+    // SAFETY: `here` has room for the answer, and is filled in if there is one.
+    let found = unsafe { libc::dladdr(address, here.as_mut_ptr()) } != 0;
+    if found {
+        // SAFETY: the name is one of the dynamic linker's own, which lives while the library is
+        // loaded. It fails for the program itself, which nobody unloads; else it finds what is
+        // loaded, so that no code runs.
+        unsafe {
+            let name = here.assume_init().dli_fname;
+            libc::dlopen(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE);
+        }
+    }
+}
+
+/// Nothing is unloaded from a static program; elsewhere there is no such request.
+#[cfg(not(all(
+    any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_vendor = "apple"
+    ),
+    not(target_feature = "crt-static")
+)))]
+fn stay_loaded() {}
+
 /// Sets the action of `signal`, if one is given; returns the one before.
 fn set_action(signal: c_int, action: Option<&sigaction>) -> io::Result<sigaction> {
     let new = action.map_or(ptr::null(), ptr::from_ref);
@@ -60,9 +105,10 @@ fn set_action(signal: c_int, action: Option<&sigaction>) -> io::Result<sigaction
 ///
 /// Called by the kernel for one of [`SIGNALS`], or by a handler that passes on what it got.
 unsafe extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // Others (kill, raise) have no address, and may come at any time.
+    // Others (kill, raise) have no address, and may come at any time. Their codes are 0 or less on
+    // Linux, and 0x10001 (SI_USER) or more on the BSDs.
     // SAFETY: SA_SIGINFO is set, so `info` is valid.
-    let is_fault = unsafe { (*info).si_code } > 0;
+    let is_fault = (1..=0xffff).contains(unsafe { &(*info).si_code });
     if is_fault {
         // SAFETY: as above, and a fault has an address; it happened on this thread.
         unsafe { report_overflow((*info).si_addr().addr()) }

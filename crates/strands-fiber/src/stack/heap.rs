@@ -6,6 +6,9 @@ use std::ptr::NonNull;
 
 use super::GuardKind;
 
+pub const GUARD_PAGES: usize = 1;
+pub const TOP_BYTES: usize = 0;
+
 pub fn page_bytes() -> usize {
     4096
 }
@@ -26,6 +29,24 @@ pub fn no_room(bytes: usize) -> io::Error {
 pub unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
     // SAFETY: the caller's promise.
     unsafe { dealloc(base.as_ptr(), layout(bytes)) }
+}
+
+/// Nothing to do: memory comes when it is touched.
+///
+/// # Safety
+///
+/// None needed.
+pub unsafe fn commit(_bottom: NonNull<u8>, _size: usize) -> io::Result<()> {
+    Ok(())
+}
+
+/// As [`commit`].
+///
+/// # Safety
+///
+/// None needed.
+pub unsafe fn commit_top(_bottom: NonNull<u8>, _size: usize, _bytes: usize) -> io::Result<()> {
+    Ok(())
 }
 
 /// # Safety

@@ -22,7 +22,9 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
-use super::{ColdSlab, FreshSlab, GuardKind, Layout, Stack, check_guard, discard_all, guard_kind};
+use super::{
+    ColdSlab, FreshSlab, GuardKind, Layout, Stack, check_guard, discard_all, guard_kind, platform,
+};
 
 /// The first slab of a size has at most so many stacks …
 const FIRST_SLAB_SLOTS: usize = 16;
@@ -34,6 +36,17 @@ const MAX_SLAB_SLOTS: usize = 1024;
 const MAX_SLAB_BYTES: usize = if usize::BITS >= 64 { 512 << 20 } else { 16 << 20 };
 
 /// How a [`StackPool`] is set up.
+///
+/// ```
+/// use strands_fiber::stack::{PoolConfig, StackPool};
+///
+/// let config = PoolConfig { stack_bytes: 64 * 1024, warm_max: 1, ..PoolConfig::default() };
+/// let mut pool = StackPool::new(config)?;
+/// let two = [pool.take(64 * 1024)?, pool.take(64 * 1024)?];
+/// two.into_iter().for_each(|stack| pool.give(stack));
+/// assert_eq!((pool.warm(), pool.cold()), (1, 1), "at most one stays warm");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     /// The size that is taken most, in bytes: taking it is fast. 256 KiB by default.
@@ -53,6 +66,17 @@ impl Default for PoolConfig {
 /// Stacks of any sizes, recycled. See the crate's `stack/pool.rs` for how.
 ///
 /// Dropping it drops the stacks it holds; those that were taken live on.
+///
+/// ```
+/// use strands_fiber::stack::{PoolConfig, StackPool};
+///
+/// let mut pool = StackPool::new(PoolConfig::default())?;
+/// let stack = pool.take(256 * 1024)?;
+/// let bottom = stack.bottom();
+/// pool.give(stack);
+/// assert_eq!(pool.take(256 * 1024)?.bottom(), bottom, "it is used again");
+/// # std::io::Result::Ok(())
+/// ```
 pub struct StackPool {
     /// The size that `take` tries first, in bytes, as configured (not rounded).
     default_bytes: usize,
@@ -73,6 +97,14 @@ impl StackPool {
     ///
     /// `InvalidInput` if the default size does not fit the address space; the errors of
     /// [`guard_kind`]; `Unsupported` if the kind asked for does not work.
+    ///
+    /// ```
+    /// use strands_fiber::stack::{PoolConfig, StackPool};
+    ///
+    /// let pool = StackPool::new(PoolConfig { stack_bytes: 64 * 1024, ..PoolConfig::default() })?;
+    /// assert_eq!((pool.warm(), pool.cold()), (0, 0));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn new(config: PoolConfig) -> io::Result<StackPool> {
         let guard = match config.guard {
             Some(kind) => check_guard(kind, "PoolConfig::guard")?,
@@ -95,8 +127,17 @@ impl StackPool {
     /// # Errors
     ///
     /// - `InvalidInput`: the size does not fit the address space.
-    /// - `OutOfMemory`: not even one stack could be mapped, or its guard not be made; the message
-    ///   names the likely cause. The pool is as before.
+    /// - `OutOfMemory`: not even one stack could be mapped, or its guard not be made, although the
+    ///   pool has given back what it held unused; the message names the likely cause.
+    ///
+    /// ```
+    /// use strands_fiber::stack::{PoolConfig, StackPool};
+    ///
+    /// let mut pool = StackPool::new(PoolConfig::default())?;
+    /// assert!(pool.take(256 * 1024)?.size() >= 256 * 1024);
+    /// assert!(pool.take(1024 * 1024)?.size() >= 1024 * 1024, "of any size");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn take(&mut self, size_bytes: usize) -> io::Result<Stack> {
         if size_bytes == self.default_bytes
@@ -108,6 +149,16 @@ impl StackPool {
     }
 
     /// Gives a stack back. It may come from another pool, and have any size.
+    ///
+    /// ```
+    /// use strands_fiber::stack::{PoolConfig, StackPool};
+    ///
+    /// let mut pool = StackPool::new(PoolConfig::default())?;
+    /// let stack = pool.take(256 * 1024)?;
+    /// pool.give(stack);
+    /// assert_eq!(pool.warm(), 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn give(&mut self, stack: Stack) {
         if stack.size() == self.default.layout.size && self.default.warm.len() < self.warm_max {
@@ -122,6 +173,19 @@ impl StackPool {
     /// Takes about 0.4 µs for each stack that becomes cold, 0.1 µs for each that is unmapped:
     /// [`trim_some`](Self::trim_some) does it in slices. To be called now and then, as long as
     /// [`needs_trim`](Self::needs_trim).
+    ///
+    /// ```
+    /// use strands_fiber::stack::{PoolConfig, StackPool};
+    ///
+    /// let mut pool = StackPool::new(PoolConfig::default())?;
+    /// let stack = pool.take(256 * 1024)?;
+    /// pool.give(stack);
+    /// pool.trim();
+    /// assert_eq!(pool.warm(), 1, "it was in use since the trim before, of which there was none");
+    /// pool.trim();
+    /// assert_eq!((pool.warm(), pool.cold()), (0, 0), "nor is its slab left");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn trim(&mut self) {
         let done = self.trim_some(usize::MAX);
         debug_assert!(done, "the work was not bounded");
@@ -129,6 +193,20 @@ impl StackPool {
 
     /// As [`trim`](Self::trim), but stops after about as much work as making `max_stacks` stacks
     /// cold. Returns whether all is done; until then the next call goes on where this one stopped.
+    ///
+    /// ```
+    /// use strands_fiber::stack::{PoolConfig, StackPool};
+    ///
+    /// let mut pool = StackPool::new(PoolConfig::default())?;
+    /// let stacks = (0..100).map(|_| pool.take(64 * 1024)).collect::<Result<Vec<_>, _>>()?;
+    /// stacks.into_iter().for_each(|stack| pool.give(stack));
+    /// while pool.needs_trim() {
+    ///     pool.trim_some(30);
+    ///     // Others may run here.
+    /// }
+    /// assert_eq!(pool.warm(), 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn trim_some(&mut self, max_stacks: usize) -> bool {
         if !self.trimming {
             self.trimming = true;
@@ -149,16 +227,48 @@ impl StackPool {
     }
 
     /// Whether a call of [`trim`](Self::trim), or a second one, may give anything back.
+    ///
+    /// ```
+    /// use strands_fiber::stack::{PoolConfig, StackPool};
+    ///
+    /// let mut pool = StackPool::new(PoolConfig::default())?;
+    /// assert!(!pool.needs_trim(), "there is nothing in it");
+    /// let stack = pool.take(256 * 1024)?;
+    /// pool.give(stack);
+    /// assert!(pool.needs_trim());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn needs_trim(&self) -> bool {
         self.trimming || self.cold_grew || self.classes().any(|class| !class.warm.is_empty())
     }
 
     /// How many stacks are warm.
+    ///
+    /// ```
+    /// use strands_fiber::stack::{PoolConfig, StackPool};
+    ///
+    /// let mut pool = StackPool::new(PoolConfig::default())?;
+    /// let stack = pool.take(256 * 1024)?;
+    /// assert_eq!(pool.warm(), 0, "it is in use");
+    /// pool.give(stack);
+    /// assert_eq!(pool.warm(), 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn warm(&self) -> usize {
         self.classes().map(|class| class.warm.len()).sum()
     }
 
     /// How many stacks are cold.
+    ///
+    /// ```
+    /// use strands_fiber::stack::{PoolConfig, StackPool};
+    ///
+    /// let mut pool = StackPool::new(PoolConfig { warm_max: 0, ..PoolConfig::default() })?;
+    /// let stack = pool.take(256 * 1024)?;
+    /// pool.give(stack);
+    /// assert_eq!((pool.warm(), pool.cold()), (0, 1), "it may not stay warm");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn cold(&self) -> usize {
         self.classes().map(|class| class.cold_count).sum()
     }
@@ -168,9 +278,20 @@ impl StackPool {
         let layout = Layout::of(size_bytes)?;
         let guard = self.guard;
         let class = self.class(layout);
-        match class.take_warm().or_else(|| class.take_cold()) {
+        if let Some(stack) = class.take_warm() {
+            return Ok(stack);
+        }
+        match class.take_cold()? {
             Some(stack) => Ok(stack),
-            None => class.take_fresh(guard),
+            None => match class.take_fresh(guard) {
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory && self.needs_trim() => {
+                    // What lies unused in other sizes may make room.
+                    self.trim();
+                    self.trim();
+                    self.class(layout).take_fresh(guard)
+                }
+                taken => taken,
+            },
         }
     }
 
@@ -250,14 +371,21 @@ impl Class {
         Some(stack)
     }
 
-    fn take_cold(&mut self) -> Option<Stack> {
-        let mut lowest = self.cold.first_entry()?;
+    fn take_cold(&mut self) -> io::Result<Option<Stack>> {
+        let Some(mut lowest) = self.cold.first_entry() else { return Ok(None) };
         let stack = lowest.get_mut().take().expect("a slab without cold slots is not listed");
         if lowest.get().bottoms.is_empty() {
             lowest.remove();
         }
         self.cold_count -= 1;
-        Some(stack)
+        // SAFETY: the stack is ours.
+        match unsafe { platform::commit(stack.bottom, stack.size()) } {
+            Ok(()) => Ok(Some(stack)),
+            Err(error) => {
+                self.put_cold(stack);
+                Err(error)
+            }
+        }
     }
 
     fn take_fresh(&mut self, guard: GuardKind) -> io::Result<Stack> {

@@ -6,10 +6,12 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
-use rustix::pipe::{self, PipeFlags};
 use rustix::process::{Resource, getrlimit};
 
 use super::GuardKind;
+
+pub const GUARD_PAGES: usize = 1;
+pub const TOP_BYTES: usize = 0;
 
 pub fn page_bytes() -> usize {
     static PAGE: OnceLock<usize> = OnceLock::new();
@@ -17,14 +19,25 @@ pub fn page_bytes() -> usize {
     *PAGE.get_or_init(|| unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize)
 }
 
+/// The room that [`map`] leaves to others where it is limited: a fiber without a stack waits for
+/// one, but an allocation that fails aborts the process.
+const SPARE_BYTES: usize = 2 << 20;
+
 pub fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     let access = ProtFlags::READ | ProtFlags::WRITE;
+    let asked = bytes.saturating_add(SPARE_BYTES);
     // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-    let base = match unsafe { mm::mmap_anonymous(ptr::null_mut(), bytes, access, map_flags()) } {
-        Ok(base) => NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"),
+    let spare = match unsafe { mm::mmap_anonymous(ptr::null_mut(), asked, access, map_flags()) } {
+        Ok(base) => NonNull::new(base.cast::<u8>()).expect("the kernel maps nothing at address 0"),
         // AGAIN: all memory is to be locked (mlockall) and RLIMIT_MEMLOCK is met.
         Err(Errno::NOMEM | Errno::AGAIN) => return Err(io::ErrorKind::OutOfMemory.into()),
         Err(error) => return Err(error.into()),
+    };
+    // The lower end, so that slabs lie side by side and share a mapping.
+    // SAFETY: it was mapped just now, and nobody knows it.
+    let base = unsafe {
+        let _ = mm::munmap(spare.as_ptr().cast(), SPARE_BYTES);
+        spare.add(SPARE_BYTES)
     };
     // One touched page must not become a huge one. A kernel without huge pages refuses.
     // SAFETY: the range is ours, and the advice changes no contents.
@@ -46,6 +59,24 @@ pub unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
     }
 }
 
+/// Nothing to do: memory comes when it is touched.
+///
+/// # Safety
+///
+/// None needed.
+pub unsafe fn commit(_bottom: NonNull<u8>, _size: usize) -> io::Result<()> {
+    Ok(())
+}
+
+/// As [`commit`].
+///
+/// # Safety
+///
+/// None needed.
+pub unsafe fn commit_top(_bottom: NonNull<u8>, _size: usize, _bytes: usize) -> io::Result<()> {
+    Ok(())
+}
+
 /// # Safety
 ///
 /// The caller owns the range, and nobody relies on its contents.
@@ -61,10 +92,7 @@ pub unsafe fn discard(start: NonNull<u8>, bytes: usize) {
 pub unsafe fn protect(start: NonNull<u8>, bytes: usize, kind: GuardKind) -> io::Result<()> {
     if kind == GuardKind::Madvise {
         // SAFETY: the caller's promise.
-        match unsafe { advise(start, bytes, advice::INSTALL_GUARD) } {
-            Err(Errno::INVAL) => {} // Locked memory: only mprotect can.
-            result => return result.map_err(io::Error::from),
-        }
+        return Ok(unsafe { advise(start, bytes, advice::INSTALL_GUARD) }?);
     }
     // SAFETY: the caller's promise.
     match unsafe { mm::mprotect(start.as_ptr().cast(), bytes, MprotectFlags::empty()) } {
@@ -74,7 +102,14 @@ pub unsafe fn protect(start: NonNull<u8>, bytes: usize, kind: GuardKind) -> io::
              process may have no more; raise the limit with `sysctl -w vm.max_map_count=1048576`, \
              or run on Linux 6.13 or later, whose guards take none",
         )),
-        result => Ok(result?),
+        Err(error) => Err(io::Error::new(
+            io::Error::from(error).kind(),
+            format!(
+                "cannot guard a stack by mprotect: {error}. Likely cause: a filter of system calls; \
+                 allow mprotect with no access"
+            ),
+        )),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -82,32 +117,37 @@ pub fn guard_works(kind: GuardKind) -> bool {
     static MADVISE: OnceLock<bool> = OnceLock::new();
     match kind {
         GuardKind::Mprotect => true,
-        GuardKind::Madvise => *MADVISE.get().unwrap_or_else(|| match try_guard() {
-            Ok(works) => MADVISE.get_or_init(|| works),
-            // No descriptor was free for the trial, say. Not known: ask again next time.
-            Err(_) => &false,
-        }),
+        GuardKind::Madvise => *MADVISE.get_or_init(|| try_guard().unwrap_or(false)),
     }
 }
 
 /// Whether a guard by madvise makes a page inaccessible. The call's own answer does not tell:
 /// qemu's user mode up to 7.2 accepts unknown advice and ignores it.
 fn try_guard() -> io::Result<bool> {
-    let (_reader, writer) = pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let page = map(page_bytes())?;
     // SAFETY: the page is ours.
-    unsafe { page.write(1) };
-    // SAFETY: as above.
     let accepted = unsafe { advise(page, page_bytes(), advice::INSTALL_GUARD) }.is_ok();
-    let works = accepted && {
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&writer);
-        // SAFETY: the kernel checks the address: that it may not be read is what we ask.
-        let written = unsafe { libc::write(fd, page.as_ptr().cast(), 1) };
-        written == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
-    };
+    let works = accepted && !kernel_can_read(page);
     // SAFETY: `map` made the page, and nobody else knows it.
     unsafe { unmap(page, page_bytes()) };
     Ok(works)
+}
+
+/// Asked by a futex wait, which needs no file descriptor: there may be none left.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn kernel_can_read(word: NonNull<u8>) -> bool {
+    let (wait, other_value) = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, 1);
+    let no_limit = ptr::null::<libc::timespec>();
+    // SAFETY: the kernel checks the address: that it may not be read is what we ask. A new page
+    // holds 0, so that the wait ends at once.
+    let done =
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), wait, other_value, no_limit) };
+    done != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn kernel_can_read(_word: NonNull<u8>) -> bool {
+    true // There is no such guard.
 }
 
 /// # Safety

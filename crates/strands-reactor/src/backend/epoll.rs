@@ -1,22 +1,26 @@
 //! Linux: one epoll instance a worker, edge-triggered.
 //!
 //! A descriptor is added once, for both directions, and never modified: two system calls in its
-//! life. `epoll_pwait2` waits to the nanosecond; where it is missing or forbidden, times are
-//! rounded up to whole milliseconds. The eventfd that wakes the worker is edge-triggered too, so
-//! it is never read: each write is an edge.
+//! life. `epoll_pwait2` waits to the nanosecond; where it is missing or forbidden (the default
+//! filters of some containers), times are rounded up to whole milliseconds by `epoll_wait`. Which
+//! it is is found out when the worker is made, so that its description tells; a filter that comes
+//! later is noticed as well. Turned down for that case: a timerfd, a third descriptor for each
+//! worker and another system call for each wait. The eventfd that wakes the worker is
+//! edge-triggered too, so it is never read: each write is an edge.
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags};
+use strands_sched::DriverWaker;
 
 use super::wake_fd::to_timespec;
-use super::{Backend, Readiness, Registrar, WakeFd};
+use super::{Backend, Readiness, Registrar, WakeFd, cannot_make, fatal};
 use crate::slot::{self, Token};
 
 /// Events taken from the kernel at a time: enough to amortise the call, and 12 bytes each.
@@ -32,27 +36,39 @@ pub(crate) struct Epoll {
     events: UnsafeCell<[MaybeUninit<libc::epoll_event>; BATCH]>,
     /// Whether `epoll_pwait2` is there and allowed.
     precise: Cell<bool>,
+    reactor: u32,
 }
 
 /// The epoll instance.
 struct Set {
     fd: OwnedFd,
-    reactor: u32,
 }
 
 impl Epoll {
     pub(crate) fn new(reactor: u32) -> io::Result<Epoll> {
-        let set = Arc::new(Set { fd: epoll::create(CreateFlags::CLOEXEC)?, reactor });
-        let wake_fd = Arc::new(WakeFd::new()?);
+        let fd = epoll::create(CreateFlags::CLOEXEC)
+            .map_err(|error| cannot_make("the epoll instance of a worker", error.into()))?;
+        let wake_fd =
+            WakeFd::new().map_err(|error| cannot_make("the eventfd that wakes a worker", error))?;
+        let (set, wake_fd) = (Arc::new(Set { fd }), Arc::new(wake_fd));
         let flags = libc::EPOLLIN | libc::EPOLLET;
-        set.control_add(wake_fd.as_fd().as_raw_fd(), flags, Token::NONE)?;
-        Ok(Epoll {
+        set.control_add(wake_fd.as_fd().as_raw_fd(), flags, Token::NONE)
+            .map_err(|error| cannot_make("the registration of a worker's eventfd", error))?;
+        let epoll = Epoll {
             registrar: set.clone(),
             set,
             wake_fd,
             events: UnsafeCell::new([MaybeUninit::uninit(); BATCH]),
             precise: Cell::new(true),
-        })
+            reactor,
+        };
+        // Nothing can have happened yet: this only tells which call there is.
+        match epoll.wait(epoll.events.get().cast(), Some(Duration::ZERO)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(cannot_make("a worker that can wait for events", error))
+            }
+            _ => Ok(epoll),
+        }
     }
 
     /// One system call; the number of events.
@@ -72,7 +88,7 @@ impl Epoll {
                     let error = io::Error::last_os_error();
                     match error.raw_os_error() {
                         // Absent from the kernel, or forbidden by a filter: not asked again.
-                        Some(libc::ENOSYS | libc::EPERM) => self.precise.set(false),
+                        Some(libc::ENOSYS | libc::EPERM | libc::EACCES) => self.precise.set(false),
                         _ => return Err(error),
                     }
                 }
@@ -112,13 +128,13 @@ impl Backend for Epoll {
             let event = unsafe { events.add(place).read() };
             let token = Token::from_u64(event.u64);
             if token != Token::NONE {
-                slot::deliver(self.set.reactor, token, readiness(event.events as i32));
+                slot::deliver(self.reactor, token, readiness(event.events as i32));
             }
         }
     }
 
-    fn wake_fd(&self) -> &Arc<WakeFd> {
-        &self.wake_fd
+    fn waker(&self) -> Arc<dyn DriverWaker> {
+        self.wake_fd.clone()
     }
 
     fn registrar(&self) -> &Arc<dyn Registrar> {
@@ -140,18 +156,8 @@ fn readiness(events: i32) -> Readiness {
     }
 }
 
-/// A worker that cannot wait would turn in circles, and its fibers would never be woken.
-#[cold]
-fn fatal(error: &io::Error) -> ! {
-    eprintln!(
-        "strands: a worker cannot wait for events any more: {error}\n\
-         help: somebody has probably closed a file descriptor that was not theirs"
-    );
-    std::process::abort()
-}
-
 impl Set {
-    fn control_add(&self, fd: i32, interest: i32, token: Token) -> io::Result<()> {
+    fn control_add(&self, fd: RawFd, interest: i32, token: Token) -> io::Result<()> {
         let mut event = libc::epoll_event { events: interest as u32, u64: token.to_u64() };
         // SAFETY: the event outlives the call, which copies it.
         let done = unsafe {
@@ -162,11 +168,7 @@ impl Set {
 }
 
 impl Registrar for Set {
-    fn reactor(&self) -> u32 {
-        self.reactor
-    }
-
-    fn add(&self, fd: i32, token: Token) -> io::Result<()> {
+    fn add(&self, fd: RawFd, token: Token) -> io::Result<()> {
         let added = self.control_add(fd, INTEREST, token);
         match added {
             // A raw `close(2)` left another tenant's registration for this number and file.
@@ -178,7 +180,7 @@ impl Registrar for Set {
         }
     }
 
-    fn remove(&self, fd: i32) {
+    fn remove(&self, fd: RawFd) {
         // It fails if the descriptor was closed behind our back: then it is out, or its token is
         // stale.
         // SAFETY: plain system call.
@@ -200,37 +202,11 @@ mod tests {
     }
 
     #[test]
-    fn waits_no_shorter_than_asked_with_either_call() {
-        for precise in [true, false] {
-            let epoll = Epoll::new(1).unwrap();
-            epoll.poll(Some(Duration::ZERO)); // The eventfd is quiet: no event.
-            epoll.precise.set(precise);
-            for time in
-                [Duration::from_nanos(1), Duration::from_micros(100), Duration::from_millis(2)]
-            {
-                let start = Instant::now();
-                epoll.poll(Some(time));
-                assert!(start.elapsed() >= time, "{time:?}, precise: {precise}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_wake_before_the_poll_ends_it_and_every_wake_is_an_edge() {
+    fn the_call_that_rounds_waits_no_shorter_and_no_longer_than_for_ever() {
         let epoll = Epoll::new(1).unwrap();
-        for _ in 0..3 {
-            epoll.wake_fd().raise();
-            epoll.poll(None);
-        }
-    }
-
-    #[test]
-    fn huge_times_are_accepted() {
-        for precise in [true, false] {
-            let epoll = Epoll::new(1).unwrap();
-            epoll.precise.set(precise);
-            epoll.wake_fd().raise();
-            epoll.poll(Some(Duration::MAX));
-        }
+        epoll.precise.set(false);
+        assert_eq!(epoll.name(), "epoll (whole milliseconds)");
+        super::super::tests::waits_no_shorter_than_asked(&epoll);
+        super::super::tests::huge_times_are_accepted(&epoll);
     }
 }

@@ -1,27 +1,36 @@
 //! A descriptor to wake somebody who waits in a system call, and how a plain thread waits in one.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
-use strands_sched::{Alarm, DriverWaker};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::BorrowedFd;
+use strands_sched::Alarm;
 
 use super::fork;
 use crate::slot::Direction;
 
-/// An eventfd.
+// Defines `Signal`: a descriptor that is readable from `raise` until `drain`; and
+// `replace_by_dead_end`.
+#[cfg_attr(target_os = "linux", path = "wake_fd/linux.rs")]
+#[cfg_attr(all(unix, not(target_os = "linux")), path = "wake_fd/unix.rs")]
+#[cfg_attr(windows, path = "wake_fd/windows.rs")]
+mod signal;
+
+use signal::Signal;
+pub(crate) use signal::replace_by_dead_end;
+
+/// A descriptor that threads raise to end another's wait.
 pub(crate) struct WakeFd {
-    fd: OwnedFd,
-    /// Whether there is something to [`drain`](Self::drain).
+    signal: Signal,
+    /// False only if there is nothing to drain, or somebody is just about to raise it.
     raised: AtomicBool,
 }
 
 impl WakeFd {
     pub(crate) fn new() -> io::Result<WakeFd> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(WakeFd { fd, raised: AtomicBool::new(false) })
+        Ok(WakeFd { signal: Signal::new()?, raised: AtomicBool::new(false) })
     }
 
     /// Ends the wait that goes on, or the next.
@@ -30,21 +39,18 @@ impl WakeFd {
             return; // It is the parent's.
         }
         self.raised.store(true, Ordering::Release);
-        // It fails only when the counter is at its end; then it is readable anyway.
-        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        self.signal.raise();
     }
 
-    /// Forgets that it was raised.
+    /// Forgets that it was raised. A raise that is under way may be left for the next wait.
     pub(crate) fn drain(&self) {
         if self.raised.swap(false, Ordering::Acquire) {
-            let _ = rustix::io::read(&self.fd, &mut [0; 8]);
+            self.signal.drain();
         }
     }
-}
 
-impl AsFd for WakeFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
     }
 }
 
@@ -54,7 +60,8 @@ impl Alarm for WakeFd {
     }
 }
 
-impl DriverWaker for WakeFd {
+#[cfg(target_os = "linux")]
+impl strands_sched::DriverWaker for WakeFd {
     fn wake(&self) {
         self.raise();
     }
@@ -65,11 +72,14 @@ impl DriverWaker for WakeFd {
 pub(crate) enum Ready {
     /// The descriptor is ready, or broken.
     Fd,
-    /// Time is up, somebody rang, or a signal came.
+    /// Time is up, somebody rang, or a signal came. Rarely also without a reason.
     No,
 }
 
-/// Blocks the thread until `fd` is ready, `bell` is raised or the time is up.
+/// Blocks the thread until `fd` is ready, `bell` is raised or the time is up. Where the system
+/// has no `ppoll` (macOS, Windows) the time is rounded up to whole milliseconds.
+///
+/// On Windows before 10, version 2004, a connection that is refused is not noticed by this.
 pub(crate) fn poll_one(
     fd: BorrowedFd<'_>,
     direction: Direction,
@@ -77,21 +87,26 @@ pub(crate) fn poll_one(
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
     let interest = match direction {
-        Direction::Read => PollFlags::IN | PollFlags::RDHUP,
+        Direction::Read => PollFlags::IN,
         Direction::Write => PollFlags::OUT,
     };
-    let timeout = timeout.map(to_timespec);
+    // Some systems refuse more. The caller asks again.
+    const LONGEST: Duration = Duration::from_secs(1 << 20);
+    let timeout = timeout.map(|time| to_timespec(time.min(LONGEST)));
     // Without a bell the same descriptor twice.
     let bell_fd = bell.map_or(fd, |bell| bell.as_fd());
     let mut fds =
         [PollFd::from_borrowed_fd(fd, interest), PollFd::from_borrowed_fd(bell_fd, PollFlags::IN)];
     let used = if bell.is_some() { 2 } else { 1 };
     match rustix::event::poll(&mut fds[..used], timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(Ready::No),
         Err(error) => return Err(error.into()),
     }
     if let Some(bell) = bell.filter(|_| !fds[1].revents().is_empty()) {
-        bell.drain();
+        // Whatever the mark says: two raises and a drain may have crossed, and left it readable.
+        bell.raised.store(false, Ordering::Release);
+        bell.signal.drain();
     }
     Ok(if fds[0].revents().is_empty() { Ready::No } else { Ready::Fd })
 }
@@ -102,20 +117,57 @@ pub(crate) fn to_timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs().min(MOST_SECONDS) as _, tv_nsec: time.subsec_nanos() as _ }
 }
 
-/// Makes the number of `fd` lead to a socket on which every operation fails, so that what it led
-/// to is closed now although others may be about to use the number.
-pub(crate) fn replace_by_dead_end(fd: BorrowedFd<'_>) -> io::Result<()> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    static DEAD_END: std::sync::OnceLock<OwnedFd> = std::sync::OnceLock::new();
-    let dead_end = match DEAD_END.get() {
-        Some(dead_end) => dead_end,
-        None => {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let made = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-            DEAD_END.get_or_init(|| made)
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_raise_ends_one_wait() {
+        let (quiet, bell) = (quiet(), WakeFd::new().unwrap());
+        for _ in 0..3 {
+            bell.raise();
+            bell.raise();
+            assert_eq!(wait(&quiet, &bell, None), Ready::No);
+            let start = Instant::now();
+            wait(&quiet, &bell, Some(Duration::from_millis(2)));
+            assert!(start.elapsed() >= Duration::from_millis(2), "it was not drained");
         }
-    };
-    // SAFETY: plain system call. The number stays open, and its owner owns what it now leads to.
-    let done = unsafe { libc::dup3(dead_end.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        bell.raise();
+        bell.drain();
+        let start = Instant::now();
+        wait(&quiet, &bell, Some(Duration::from_micros(100)));
+        assert!(start.elapsed() >= Duration::from_micros(100));
+    }
+
+    #[test]
+    fn raises_that_crossed_a_drain_do_not_end_every_wait() {
+        let (quiet, bell) = (quiet(), WakeFd::new().unwrap());
+        // As when a drain comes between the two steps of a raise.
+        bell.signal.raise();
+        assert!(!bell.raised.load(Ordering::Relaxed));
+        wait(&quiet, &bell, None);
+        let start = Instant::now();
+        wait(&quiet, &bell, Some(Duration::from_millis(2)));
+        assert!(start.elapsed() >= Duration::from_millis(2), "it turns in circles");
+    }
+
+    #[test]
+    fn huge_times_are_accepted() {
+        let bell = WakeFd::new().unwrap();
+        bell.raise();
+        wait(&quiet(), &bell, Some(Duration::MAX));
+    }
+
+    /// Nothing comes here.
+    fn quiet() -> UdpSocket {
+        UdpSocket::bind("127.0.0.1:0").unwrap()
+    }
+
+    fn wait(quiet: &UdpSocket, bell: &WakeFd, timeout: Option<Duration>) -> Ready {
+        let fd = rustix::fd::AsFd::as_fd(quiet);
+        poll_one(fd, Direction::Read, Some(bell), timeout).unwrap()
+    }
 }

@@ -46,12 +46,12 @@ pub fn stress() -> usize {
     std::env::var("STRANDS_STRESS").map_or(1, |text| text.parse().expect("STRANDS_STRESS"))
 }
 
-/// `count` fibers, or fewer where each is an OS thread, or where its guard costs two mappings of
-/// the 65,530 that a process may have.
+/// `count` fibers, or fewer where each is an OS thread (or one of the 8,128 that ThreadSanitizer can
+/// follow), or where its guard costs two mappings of the 65,530 that a process may have.
 pub fn fibers(count: usize) -> usize {
     let guard = strands_fiber::stack::guard_kind().unwrap();
     match () {
-        () if cfg!(strands_backend = "thread") => count / 100,
+        () if cfg!(any(strands_backend = "thread", strands_sanitizer = "thread")) => count / 100,
         () if guard == strands_sched::GuardKind::Mprotect => count / 10,
         () => count,
     }

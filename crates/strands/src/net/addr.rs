@@ -11,6 +11,16 @@ use std::vec;
 ///
 /// Addresses are parsed in place. A name is looked up by the system's resolver on the runtime's
 /// pool of blocking threads, while the fiber is suspended; on a plain thread it blocks the thread.
+///
+/// ```
+/// use strands::net::ToSocketAddrs;
+///
+/// let addresses: Vec<_> = "localhost:80".to_socket_addrs()?.collect();
+/// assert!(!addresses.is_empty() && addresses.iter().all(|address| address.port() == 80));
+/// let parsed = ("127.0.0.1", 8080).to_socket_addrs()?.next();
+/// assert_eq!(parsed, Some("127.0.0.1:8080".parse().unwrap()));
+/// # std::io::Result::Ok(())
+/// ```
 pub trait ToSocketAddrs {
     /// The addresses, in the order in which they are to be tried.
     type Iter: Iterator<Item = SocketAddr>;

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::net::{SocketAddrAny, sockopt};
+use socket2::SockRef;
 use strands_reactor::{Direction, Limit, Source};
 
 pub(super) struct Socket {
@@ -34,13 +35,11 @@ impl Socket {
 
     /// A socket that others have set up. What it lacks counts as not set.
     pub(super) fn adopt(fd: OwnedFd, nonblocking: bool) -> Socket {
-        let timeout_ns = |which| {
-            let timeout = sockopt::socket_timeout(&fd, which).ok().flatten();
-            timeout.map_or(0, whole_ns)
-        };
+        let socket = SockRef::from(&fd);
+        let timeout_ns = |timeout: io::Result<_>| timeout.ok().flatten().map_or(0, whole_ns);
         let options = Options {
-            read_timeout_ns: timeout_ns(sockopt::Timeout::Recv).into(),
-            write_timeout_ns: timeout_ns(sockopt::Timeout::Send).into(),
+            read_timeout_ns: timeout_ns(socket.read_timeout()).into(),
+            write_timeout_ns: timeout_ns(socket.write_timeout()).into(),
             nonblocking: nonblocking.into(),
             is_shared_with_blocking: false.into(),
         };
@@ -53,8 +52,8 @@ impl Socket {
     }
 
     /// For options that socket2 knows.
-    pub(super) fn sock_ref(&self) -> io::Result<socket2::SockRef<'_>> {
-        Ok(socket2::SockRef::from(&self.source_if_open()?.source))
+    pub(super) fn sock_ref(&self) -> io::Result<SockRef<'_>> {
+        Ok(SockRef::from(&self.source_if_open()?.source))
     }
 
     fn source_if_open(&self) -> io::Result<&Socket> {
@@ -109,7 +108,11 @@ impl Socket {
         if timeout == Some(Duration::ZERO) {
             return Err(zero_timeout());
         }
-        sockopt::set_socket_timeout(self.fd()?, option(direction), timeout.map(clamp))?;
+        let (socket, representable) = (self.sock_ref()?, timeout.map(at_least_a_microsecond));
+        match direction {
+            Direction::Read => socket.set_read_timeout(representable),
+            Direction::Write => socket.set_write_timeout(representable),
+        }?;
         let ns = timeout.map_or(0, whole_ns);
         self.options().timeout_ns(direction).store(ns, Relaxed);
         Ok(())
@@ -117,7 +120,11 @@ impl Socket {
 
     /// As the kernel rounded it.
     pub(super) fn timeout(&self, direction: Direction) -> io::Result<Option<Duration>> {
-        Ok(sockopt::socket_timeout(self.fd()?, option(direction))?)
+        let socket = self.sock_ref()?;
+        match direction {
+            Direction::Read => socket.read_timeout(),
+            Direction::Write => socket.write_timeout(),
+        }
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -134,12 +141,6 @@ impl Socket {
 
     pub(super) fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.sock_ref()?.set_ttl_v4(ttl)
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.source.as_fd()
     }
 }
 
@@ -177,14 +178,7 @@ fn whole_ns(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(0)
 }
 
-/// What the kernel accepts.
-fn clamp(time: Duration) -> Duration {
-    time.min(Duration::from_secs(i64::MAX as u64))
-}
-
-fn option(direction: Direction) -> sockopt::Timeout {
-    match direction {
-        Direction::Read => sockopt::Timeout::Recv,
-        Direction::Write => sockopt::Timeout::Send,
-    }
+/// The kernel counts microseconds, and takes none of them for no limit.
+fn at_least_a_microsecond(time: Duration) -> Duration {
+    time.max(Duration::from_micros(1))
 }

@@ -3,33 +3,40 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags,
-    SocketType, sockopt,
-};
-use strands_reactor::{Direction, First, Limit, Request};
+use rustix::net::{AddressFamily, RecvFlags, sockopt};
+use strands_reactor::{Direction, First, Limit, Request, Source};
 use strands_sched::Op;
 
 use super::addr::{self, ToSocketAddrs};
 use super::socket::{Socket, to_address, zero_timeout};
+use crate::os::socket::{self, RECEIVE, SEND, STREAMS_BLOCK};
 
 /// A TCP connection: [`std::net::TcpStream`], in which a fiber waits without blocking its worker.
 ///
 /// Dropping it closes it. All methods take `&self`: a reader and a writer, or a hundred of each,
 /// may use one stream at once, in fibers and plain threads.
 ///
-/// ```no_run
+/// ```
 /// use std::io::{Read, Write};
-/// use strands::net::TcpStream;
+/// use strands::net::{Shutdown, TcpListener, TcpStream};
 ///
-/// let mut stream = TcpStream::connect("example.org:80")?;
-/// stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let address = listener.local_addr()?;
+/// let server = strands::spawn(move || {
+///     let (stream, _) = listener.accept()?;
+///     std::io::copy(&mut &stream, &mut &stream)
+/// });
+/// let mut stream = TcpStream::connect(address)?;
+/// stream.write_all(b"hello")?;
+/// stream.shutdown(Shutdown::Write)?;
 /// let mut answer = String::new();
 /// stream.read_to_string(&mut answer)?;
+/// assert_eq!(answer, "hello");
+/// assert_eq!(server.join().unwrap()?, 5, "bytes copied");
 /// # std::io::Result::Ok(())
 /// ```
 pub struct TcpStream {
@@ -47,6 +54,15 @@ impl TcpStream {
     /// # Errors
     ///
     /// That of the last address tried; `InvalidInput` if there is none.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(("localhost", listener.local_addr()?.port()))?;
+    /// assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<TcpStream> {
         addr::each(addr, |addr| TcpStream::connect_to(addr, Limit::None))
     }
@@ -56,6 +72,20 @@ impl TcpStream {
     /// # Errors
     ///
     /// `InvalidInput` for a timeout of zero; `TimedOut`; those of connecting.
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use std::time::Duration;
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
+    /// assert_eq!(stream.peer_addr()?, address);
+    /// let error = TcpStream::connect_timeout(&address, Duration::ZERO).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         if timeout.is_zero() {
             return Err(zero_timeout());
@@ -72,19 +102,19 @@ impl TcpStream {
     fn connect_to(addr: &SocketAddr, limit: Limit) -> io::Result<TcpStream> {
         static CONNECT: Op = Op("TcpStream::connect");
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-        let stream = TcpStream::new(fd);
-        match rustix::net::connect(&stream.socket, addr) {
+        let stream = TcpStream::new(socket::stream(family)?);
+        match rustix::net::connect(stream.source(), addr) {
             Ok(()) => {}
-            Err(Errno::INPROGRESS | Errno::INTR) => {
+            Err(error) if socket::is_connecting(error) => {
                 let direction = Direction::Write;
                 let request = Request { op: &CONNECT, direction, limit, first: First::Wait };
                 stream.socket.source.perform(&request, is_connected)?;
             }
             Err(error) => return Err(error.into()),
         }
-        rustix::io::ioctl_fionbio(&stream.socket, false)?;
+        if STREAMS_BLOCK {
+            rustix::io::ioctl_fionbio(stream.source(), false)?;
+        }
         Ok(stream)
     }
 
@@ -98,6 +128,15 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system, such as `NotConnected`.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match rustix::net::getpeername(self.socket.fd()?)? {
             Some(address) => to_address(address),
@@ -110,6 +149,16 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// let (_, peer) = listener.accept()?;
+    /// assert_eq!(stream.local_addr()?, peer);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -121,6 +170,19 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system, such as `NotConnected`.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use strands::net::{Shutdown, TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (mut server, _) = listener.accept()?;
+    /// let reader = strands::spawn(move || server.read(&mut [0; 8]));
+    /// client.shutdown(Shutdown::Write)?;
+    /// assert_eq!(reader.join().unwrap()?, 0, "the end");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let how = match how {
             Shutdown::Read => rustix::net::Shutdown::Read,
@@ -132,6 +194,20 @@ impl TcpStream {
 
     /// Closes this handle now, though it is shared: whoever waits in an operation on it, and
     /// whoever begins one later, gets an error of kind `NotConnected`. Clones go on.
+    ///
+    /// ```
+    /// use std::io::{ErrorKind, Read};
+    /// use std::sync::Arc;
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = Arc::new(TcpStream::connect(listener.local_addr()?)?);
+    /// let its = stream.clone();
+    /// let reader = strands::spawn(move || (&*its).read(&mut [0; 8]));
+    /// stream.close();
+    /// assert_eq!(reader.join().unwrap().unwrap_err().kind(), ErrorKind::NotConnected);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn close(&self) {
         self.socket.source.close();
     }
@@ -141,6 +217,22 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system, such as too many open files.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut writer = TcpStream::connect(listener.local_addr()?)?;
+    /// let mut reader = writer.try_clone()?;
+    /// let (server, _) = listener.accept()?;
+    /// strands::spawn(move || std::io::copy(&mut &server, &mut &server));
+    /// writer.write_all(b"echo")?;
+    /// let mut echo = [0; 4];
+    /// reader.read_exact(&mut echo)?;
+    /// assert_eq!(&echo, b"echo");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn try_clone(&self) -> io::Result<TcpStream> {
         let socket = self.socket.try_clone()?;
         Ok(TcpStream { socket, short_read_drains: self.short_read_drains })
@@ -152,6 +244,18 @@ impl TcpStream {
     /// # Errors
     ///
     /// `InvalidInput` for zero; those of the system.
+    ///
+    /// ```
+    /// use std::io::{ErrorKind, Read};
+    /// use std::time::Duration;
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let silent = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut stream = TcpStream::connect(silent.local_addr()?)?;
+    /// stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+    /// assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.socket.set_timeout(Direction::Read, timeout)
     }
@@ -162,6 +266,24 @@ impl TcpStream {
     /// # Errors
     ///
     /// `InvalidInput` for zero; those of the system.
+    ///
+    /// ```
+    /// use std::io::{ErrorKind, Write};
+    /// use std::time::Duration;
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let never_reads = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut stream = TcpStream::connect(never_reads.local_addr()?)?;
+    /// stream.set_write_timeout(Some(Duration::from_millis(1)))?;
+    /// let error = loop {
+    ///     // Until the buffers of both ends are full.
+    ///     if let Err(error) = stream.write(&[0; 65536]) {
+    ///         break error;
+    ///     }
+    /// };
+    /// assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.socket.set_timeout(Direction::Write, timeout)
     }
@@ -171,6 +293,18 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// assert_eq!(stream.read_timeout()?, None);
+    /// stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    /// assert_eq!(stream.read_timeout()?, Some(Duration::from_secs(1)));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         self.socket.timeout(Direction::Read)
     }
@@ -180,6 +314,18 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// assert_eq!(stream.write_timeout()?, None);
+    /// stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+    /// assert_eq!(stream.write_timeout()?, Some(Duration::from_secs(1)));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         self.socket.timeout(Direction::Write)
     }
@@ -189,9 +335,25 @@ impl TcpStream {
     /// # Errors
     ///
     /// As `read`.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (mut server, _) = listener.accept()?;
+    /// client.write_all(b"G")?;
+    /// let mut first = [0];
+    /// server.peek(&mut first)?; // Which protocol is it?
+    /// assert_eq!(&first, b"G");
+    /// server.read_exact(&mut first)?; // It is still there.
+    /// assert_eq!(&first, b"G");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         static PEEK: Op = Op("TcpStream::peek");
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let flags = RECEIVE | RecvFlags::PEEK;
         let request = self.request(&PEEK, Direction::Read, First::TryUnlessDrained);
         self.socket
             .source
@@ -203,6 +365,16 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// stream.set_nodelay(true)?;
+    /// assert!(stream.nodelay()?);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.socket.sock_ref()?.set_tcp_nodelay(nodelay)
     }
@@ -212,6 +384,15 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// assert!(!stream.nodelay()?, "off, until it is set");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn nodelay(&self) -> io::Result<bool> {
         self.socket.sock_ref()?.tcp_nodelay()
     }
@@ -221,6 +402,16 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// stream.set_ttl(1)?; // No router shall pass it on.
+    /// assert_eq!(stream.ttl()?, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.socket.set_ttl(ttl)
     }
@@ -230,6 +421,15 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// assert!(stream.ttl()? > 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn ttl(&self) -> io::Result<u32> {
         self.socket.ttl()
     }
@@ -239,6 +439,15 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// assert!(stream.take_error()?.is_none());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.socket.take_error()
     }
@@ -248,10 +457,25 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system.
+    ///
+    /// ```
+    /// use std::io::{ErrorKind, Read};
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut stream = TcpStream::connect(listener.local_addr()?)?;
+    /// stream.set_nonblocking(true)?;
+    /// assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        rustix::io::ioctl_fionbio(self.socket.fd()?, nonblocking)?;
+        rustix::io::ioctl_fionbio(self.socket.fd()?, nonblocking || !STREAMS_BLOCK)?;
         self.socket.set_nonblocking(nonblocking);
         Ok(())
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.socket.source
     }
 
     #[inline]
@@ -300,13 +524,11 @@ fn is_connected(fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
     }
 }
 
-const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
-
 impl Read for &TcpStream {
     #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.receive(buf.len(), |fd| {
-            rustix::net::recv(fd, &mut *buf, RecvFlags::DONTWAIT).map(|(_, bytes)| bytes)
+            rustix::net::recv(fd, &mut *buf, RECEIVE).map(|(_, bytes)| bytes)
         })
     }
 
@@ -314,11 +536,7 @@ impl Read for &TcpStream {
         let count = bufs.len().min(MOST_BUFFERS);
         let bufs = &mut bufs[..count];
         let wanted = bufs.iter().map(|buf| buf.len()).sum();
-        self.receive(wanted, |fd| {
-            let mut control = RecvAncillaryBuffer::default();
-            rustix::net::recvmsg(fd, bufs, &mut control, RecvFlags::DONTWAIT)
-                .map(|message| message.bytes)
-        })
+        self.receive(wanted, |fd| socket::receive_vectored(fd, bufs))
     }
 }
 
@@ -330,10 +548,7 @@ impl Write for &TcpStream {
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let bufs = &bufs[..bufs.len().min(MOST_BUFFERS)];
-        self.send(|fd| {
-            let mut control = SendAncillaryBuffer::default();
-            rustix::net::sendmsg(fd, bufs, &mut control, SEND)
-        })
+        self.send(|fd| socket::send_vectored(fd, bufs))
     }
 
     #[inline]
@@ -378,41 +593,31 @@ impl fmt::Debug for TcpStream {
         if let Ok(peer) = self.peer_addr() {
             debug.field("peer", &peer);
         }
-        debug.field("fd", &self.as_raw_fd()).finish()
-    }
-}
-
-impl AsFd for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl AsRawFd for TcpStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-impl IntoRawFd for TcpStream {
-    fn into_raw_fd(self) -> RawFd {
-        OwnedFd::from(self).into_raw_fd()
+        debug.field(socket::DESCRIPTOR, &self.as_raw_fd()).finish()
     }
 }
 
 /// The stream waits as its descriptor is set: with `O_NONBLOCK`, operations fail with `WouldBlock`.
 impl From<OwnedFd> for TcpStream {
     fn from(fd: OwnedFd) -> TcpStream {
-        let protocol = sockopt::socket_protocol(&fd).ok().flatten();
-        let short_read_drains = protocol == Some(rustix::net::ipproto::TCP);
-        let nonblocking = is_nonblocking(&fd);
+        let short_read_drains = socket::is_tcp(fd.as_fd());
+        let nonblocking = socket::is_nonblocking(&fd);
+        if !STREAMS_BLOCK {
+            // It fails for what is no socket; then so will everything else.
+            let _ = rustix::io::ioctl_fionbio(&fd, true);
+        }
         TcpStream { socket: Socket::adopt(fd, nonblocking), short_read_drains }
     }
 }
 
 impl From<TcpStream> for OwnedFd {
     fn from(stream: TcpStream) -> OwnedFd {
-        stream.socket.into_parts().0
+        let (fd, nonblocking) = stream.socket.into_parts();
+        if !STREAMS_BLOCK {
+            // As above.
+            let _ = rustix::io::ioctl_fionbio(&fd, nonblocking);
+        }
+        fd
     }
 }
 
@@ -428,8 +633,4 @@ impl From<TcpStream> for std::net::TcpStream {
     fn from(stream: TcpStream) -> std::net::TcpStream {
         OwnedFd::from(stream).into()
     }
-}
-
-pub(super) fn is_nonblocking(fd: &OwnedFd) -> bool {
-    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK))
 }

@@ -144,9 +144,12 @@ impl Builder {
     /// # Errors
     ///
     /// - `OutOfMemory` while stacks are exhausted: fibers that were accepted wait for one already.
-    /// - `InvalidInput` for a [`Placement`] that the caller's runtime does not have. From a plain
+    ///   Also for one stack so large that it cannot be mapped.
+    /// - `InvalidInput` for a stack that does not fit the address space, and for a [`Placement`] that
+    ///   the caller's runtime does not have. From a plain
     ///   thread also for a value of an environment variable that the default runtime cannot use.
     /// - `Other` while the runtime is shutting down.
+    /// - `Unsupported` in a [forked child](crate::soundness#the-life-of-the-process).
     /// - From a plain thread, if the default runtime could not be started: what the system said.
     ///
     /// # Panics

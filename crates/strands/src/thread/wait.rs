@@ -90,8 +90,8 @@ pub fn yield_now() {
 /// cancel.
 ///
 /// `std::thread::panicking` goes by the OS thread, that is by all fibers of a worker. This goes by
-/// the fiber, with one limit: a panic that begins while *another* fiber of the
-/// worker is suspended in the middle of its own unwinding is not seen until that one has gone on.
+/// the fiber, with one limit: a panic that begins, or is caught, while *another* fiber of
+/// the worker is suspended in the middle of its own unwinding is not seen until that one has gone on.
 ///
 /// ```
 /// struct Report;

@@ -34,11 +34,23 @@ pub fn child_case() -> Option<String> {
 
 /// This program again, to run `case`; `test` is the test that is there.
 pub fn child(test: &str, case: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = this_program();
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, case);
     for variable in ["STRANDS_WORKERS", "RUST_BACKTRACE"] {
         command.env_remove(variable);
     }
+    command
+}
+
+/// This program, to be run again: under the words of `STRANDS_TEST_RUNNER` where those are set, as
+/// an emulator's own children are not emulated.
+pub fn this_program() -> Command {
+    let program = std::env::current_exe().unwrap();
+    let runner = std::env::var("STRANDS_TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(runner) = words.next() else { return Command::new(program) };
+    let mut command = Command::new(runner);
+    command.args(words).arg(program);
     command
 }
 

@@ -1,0 +1,185 @@
+//! AArch64, AAPCS64 (Linux, macOS, the BSDs).
+//!
+//! LLVM reserves `x19` (its base pointer) and `x29` (the frame pointer), so inline assembly can
+//! neither take nor clobber them: they are saved here by hand. `x20`-`x28`, `x30` and every
+//! caller-saved register are clobbers, `d8`-`d15` too.
+//!
+//! ```text
+//!            a suspended party                      a party that has not started
+//!
+//!   stack    |  frame of switch's caller  |         top → | (nothing)               |
+//!   sp    →  |  …                         |         sp  → | 16-aligned              |
+//!                                                         | …                       |
+//!
+//!   Context  pc: the label `2:` below               pc: `begin`
+//!            sp, fp, x19: as they were              x19: the Entry,  fp: 0
+//! ```
+//!
+//! Nothing is pushed: the saved words live in the [`Context`], so the frame's unwind information
+//! (CFA relative to `sp` or `x29`) is true at every instruction up to the change of stacks, and
+//! from the label `2:` on. Source for what must be kept: Procedure Call Standard for the Arm 64-bit
+//! Architecture, 6.1.1 (`x19`-`x29`, `sp`) and 6.1.2 (the low halves of `v8`-`v15`; FPCR).
+//!
+//! - `x18` is the platform's on Apple's systems, and wherever the compiler is told so: then it is
+//!   not touched, as it belongs to the thread, which both parties share. Elsewhere it is a
+//!   caller-saved register like any. `clobber_abi` knows which.
+//! - Branch targets: both places that a switch jumps to start with `bti j`, a no-op where targets
+//!   are not checked.
+//! - Pointer authentication: a compiler that signs return addresses does so with `sp`, which is the
+//!   same before and after a switch. The saved `pc` is not signed: who can write a context can write
+//!   its `sp` as well.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+use core::ptr::NonNull;
+
+use super::{Entry, Exit, Word};
+use crate::stack::Stack;
+
+/// Where a suspended party goes on.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Context {
+    sp: usize,
+    pc: usize,
+    fp: usize,
+    x19: usize,
+    fpcr: u64,
+}
+
+/// Round to nearest, denormals kept, no exception trapped: what a process starts with.
+const FPCR_INITIAL: u64 = 0;
+
+impl Context {
+    /// A context that nobody has saved: fit only to be saved into.
+    pub const fn new() -> Context {
+        Context { sp: 0, pc: 0, fp: 0, x19: 0, fpcr: FPCR_INITIAL }
+    }
+
+    /// Makes the first switch to this context call `entry` on `stack`, below `top`.
+    ///
+    /// # Safety
+    ///
+    /// `top` is 16-aligned and lies in `stack`, or is its end. Nobody else uses what is below it
+    /// until `entry` has returned, and that is large enough for all that runs on it.
+    pub unsafe fn start(&mut self, top: NonNull<u8>, _stack: &Stack, entry: Entry) {
+        *self = Context {
+            sp: top.as_ptr() as usize,
+            // Past the `nop`: unwinders look up pc - 1, which must lie in `begin` too.
+            pc: begin as *const () as usize + 4,
+            fp: 0,
+            x19: entry as usize,
+            ..Context::new()
+        };
+    }
+
+    /// The saved stack pointer.
+    #[inline(always)]
+    pub fn stack_pointer(&self) -> *const u8 {
+        self.sp as *const u8
+    }
+}
+
+impl Default for Context {
+    fn default() -> Context {
+        Context::new()
+    }
+}
+
+/// Saves the running party in `save` and goes on in `load`, which receives `arg`.
+///
+/// Returns when somebody switches to `save`, with what that switch handed over.
+///
+/// # Safety
+///
+/// - `load` was saved by a `switch` that has not been gone on from since, or started and not
+///   switched to since; its stack is intact; and it belongs to this thread.
+/// - `save` and `load` are valid and distinct, and `save` stays so until it is switched to.
+#[inline(always)]
+pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Word {
+    let received: Word;
+    // SAFETY: the caller promises that `load` holds a party of this thread that waits at a label
+    // `2:` (or at `begin`) with its stack intact. All registers are declared clobbered but `sp`,
+    // `x29` and `x19`, which are saved in and restored from the contexts.
+    unsafe {
+        asm!(
+            "adr x9, 2f",
+            "mov x10, sp",
+            "stp x10, x9, [x2, {SP}]",
+            "stp x29, x19, [x2, {FP}]",
+            // FPCR is stored always and loaded only where it differs: loading serialises, and
+            // nearly all parties share one setting.
+            "mrs x11, fpcr",
+            "ldr x12, [x0, {FPCR}]",
+            "str x11, [x2, {FPCR}]",
+            "cmp x11, x12",
+            "b.ne 3f",
+            "4:",
+            "ldp x10, x9, [x0, {SP}]",
+            "ldp x29, x19, [x0, {FP}]",
+            "mov sp, x10",
+            "br x9",
+            "3:",
+            "msr fpcr, x12",
+            "b 4b",
+            "2:",
+            "hint #36", // bti j
+            SP = const offset_of!(Context, sp),
+            FP = const offset_of!(Context, fp),
+            FPCR = const offset_of!(Context, fpcr),
+            // As an Exit has them: `load`, then `arg`.
+            inout("x0") load => _,
+            inout("x1") arg => received,
+            inout("x2") save => _,
+            out("x20") _, out("x21") _, out("x22") _, out("x23") _, out("x24") _,
+            out("x25") _, out("x26") _, out("x27") _, out("x28") _,
+            // All vector registers, in their full width; `x30`; the flags.
+            clobber_abi("C"),
+        );
+    }
+    received
+}
+
+/// The first frame of every started context: calls the entry, then goes on where it says.
+///
+/// The return address is declared undefined, which ends a walk of the stack here, and `x29` is 0,
+/// which ends a walk by frame pointers.
+#[unsafe(naked)]
+unsafe extern "C" fn begin() {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_undefined x30",
+        "nop",
+        "hint #36", // bti j
+        // In: x1 = arg, x19 = the entry, sp = top (16-aligned, as it always is here).
+        "mov x0, x1",
+        "blr x19",
+        // Out: x0, x1 = the Exit. The contexts' layout is as in `switch`.
+        "ldr x12, [x0, {FPCR}]",
+        "msr fpcr, x12",
+        "ldp x10, x9, [x0, {SP}]",
+        "ldp x29, x19, [x0, {FP}]",
+        "mov sp, x10",
+        "br x9",
+        ".cfi_endproc",
+        SP = const offset_of!(Context, sp),
+        FP = const offset_of!(Context, fp),
+        FPCR = const offset_of!(Context, fpcr),
+    )
+}
+
+// `begin` finds an Exit in x0 and x1, and pairs are loaded and stored at once.
+const _: () = {
+    assert!(size_of::<Exit>() == 16 && offset_of!(Exit, next) == 0);
+    assert!(offset_of!(Context, pc) == offset_of!(Context, sp) + 8);
+    assert!(offset_of!(Context, x19) == offset_of!(Context, fp) + 8);
+};
+
+/// Hints that the cache line at `address` is about to be used.
+#[inline(always)]
+pub fn prefetch(address: *const u8) {
+    // SAFETY: a prefetch is a hint; it never faults, whatever the address.
+    unsafe {
+        asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
+    }
+}
