@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::command::{Cmd, Failure, Outcome, all};
+use crate::sanitize::{self, Tool};
 use crate::workspace::Workspace;
-use crate::{layers, licences, mutants, readme};
+use crate::{cross, docs, layers, licences, mutants, readme, soak, two_versions};
 
 /// One check.
 struct Step {
@@ -23,6 +24,11 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", summary: "every file is as rustfmt writes it, bench/ too", run: fmt },
     Step { name: "clippy", summary: "no warning in any target, bench/ too", run: clippy },
     Step { name: "doc", summary: "the documentation builds without a warning", run: doc },
+    Step {
+        name: "doc-examples",
+        summary: "every public item has an example that runs",
+        run: docs::check,
+    },
     Step { name: "msrv", summary: "the oldest supported compiler builds all", run: msrv },
     Step {
         name: "layers",
@@ -46,15 +52,55 @@ const STEPS: &[Step] = &[
         run: guard_mprotect,
     },
     Step {
+        name: "mio-backend",
+        summary: "the tests that do I/O pass through mio, as on macOS, the BSDs and Windows",
+        run: mio_backend,
+    },
+    Step {
         name: "thread-backend",
         summary: "the tests pass where a fiber is an OS thread",
         run: thread_backend,
+    },
+    Step {
+        name: "panic-abort",
+        summary: "a program that is built with panic = \"abort\" works and ends",
+        run: panic_abort,
+    },
+    Step {
+        name: "two-versions",
+        summary: "two versions of the crates work in one program",
+        run: two_versions::check,
     },
     Step { name: "loom", summary: "the loom models of the protocols hold", run: loom },
     Step {
         name: "mutants",
         summary: "each loom model fails without the line that it is there for",
         run: |workspace| mutants::check(workspace, &[]),
+    },
+    Step {
+        name: "cross",
+        summary: "the tests pass on other ISAs and systems, or at least build there",
+        run: |workspace| cross::check(workspace, &[]),
+    },
+    Step {
+        name: "asan",
+        summary: "AddressSanitizer has nothing to say of the tests, and finds planted mistakes",
+        run: |workspace| sanitize::check(workspace, Tool::Address, &[]),
+    },
+    Step {
+        name: "tsan",
+        summary: "ThreadSanitizer has nothing to say of them either",
+        run: |workspace| sanitize::check(workspace, Tool::Thread, &[]),
+    },
+    Step {
+        name: "valgrind",
+        summary: "memcheck follows the stacks that are switched",
+        run: |workspace| sanitize::check(workspace, Tool::Valgrind, &[]),
+    },
+    Step {
+        name: "soak",
+        summary: "five minutes of everything at random, by a seed that nobody has tried",
+        run: soak::check,
     },
 ];
 
@@ -231,11 +277,24 @@ fn guard_mprotect(workspace: &Workspace) -> Outcome {
         .run_tests()
 }
 
+fn mio_backend(workspace: &Workspace) -> Outcome {
+    cargo(workspace, "test -p strands-reactor -p strands --tests")
+        .env("STRANDS_BACKEND", "mio")
+        .run_tests()
+}
+
 fn thread_backend(workspace: &Workspace) -> Outcome {
     cargo(workspace, "test -p strands-fiber -p strands-sched --target-dir")
         .arg(own_target(workspace, "thread-backend"))
         .env("RUSTFLAGS", r#"--cfg strands_backend="thread""#)
         .run_tests()
+}
+
+fn panic_abort(workspace: &Workspace) -> Outcome {
+    cargo(workspace, "run -p strands --example abort_program --target-dir")
+        .arg(own_target(workspace, "panic-abort"))
+        .env("CARGO_PROFILE_DEV_PANIC", "abort")
+        .run()
 }
 
 /// Runs the models of strands-sched and of every other member that depends on loom.

@@ -8,11 +8,18 @@
 use std::process::ExitCode;
 
 mod ci;
+mod cross;
+mod coverage;
+mod docs;
 mod layers;
 mod licences;
 mod mutants;
 mod readme;
 mod repeat;
+mod sanitize;
+mod soak;
+mod two_versions;
+mod wine;
 
 mod bench;
 
@@ -35,6 +42,12 @@ const TASKS: &[Task] = &[
         arguments: "[STEP…] [--list]",
         summary: "run every check, or the named ones, and print a table",
         run: ci::run,
+    },
+    Task {
+        name: "docs",
+        arguments: "",
+        summary: "look for an example that runs above every public item",
+        run: |args| report(no_arguments(args).and_then(|()| docs::run())),
     },
     Task {
         name: "layers",
@@ -71,6 +84,30 @@ const TASKS: &[Task] = &[
         arguments: "[N] FILTER… [-p CRATE] [--release] [--busy] [--timeout SECONDS]",
         summary: "run matching tests N times (1000), stop at the first failure",
         run: |args| report(repeat::run(args)),
+    },
+    Task {
+        name: "sanitize",
+        arguments: "address|thread|valgrind [CARGO TEST ARGUMENT…]",
+        summary: "run the tests under a tool that sees undefined behaviour",
+        run: |args| report(sanitize::run(args)),
+    },
+    Task {
+        name: "coverage",
+        arguments: "[CARGO TEST ARGUMENT…]",
+        summary: "tell which lines the tests run, and list those that none does",
+        run: |args| report(coverage::run(args)),
+    },
+    Task {
+        name: "cross",
+        arguments: "[TARGET…] [--list]",
+        summary: "run the tests for other platforms under emulators, or check that they build",
+        run: |args| report(cross::run(args)),
+    },
+    Task {
+        name: "soak",
+        arguments: "[--seconds N] [--seed S] [--epoch N] [--busy] [--stall N]",
+        summary: "run everything at once and at random, and check that all is accounted for",
+        run: |args| report(soak::run(args)),
     },
     Task {
         name: "bench",
