@@ -14,6 +14,7 @@ mod fresh;
 mod idle;
 mod inbox;
 mod latch;
+mod live;
 mod monitor;
 mod park;
 mod run_queue;
@@ -23,6 +24,7 @@ mod spawn;
 mod task;
 mod timer;
 mod unblock;
+mod unwinding;
 mod wait_queue;
 mod worker;
 

@@ -37,20 +37,20 @@ use strands_fiber::CAN_UNWIND;
 use strands_fiber::arch::{Context, Exit, Word, switch};
 use strands_fiber::stack::{PoolConfig, Stack, StackPool};
 
-use crate::atomic::{
-    AtomicBool, AtomicU32, AtomicUsize, Mutex, Relaxed, Release, SeqCst, fence, lock,
-};
+use crate::atomic::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Relaxed, SeqCst, fence, lock};
 use crate::cancel;
 use crate::current::{self, PlainThread};
 use crate::driver::{Driver, DriverWaker};
 use crate::fresh::{Fresh, Theirs};
 use crate::idle;
 use crate::inbox::{Bell, Inbox};
+use crate::live::Live;
 use crate::park::Outcome;
 use crate::run_queue::RunQueue;
 use crate::runtime::{self, Shared};
 use crate::task::{Header, Run, TaskRef};
 use crate::timer::{TimerKey, Wheel};
+use crate::unwinding::Unwinding;
 
 /// Visits to ready fibers a turn, at most.
 const SHARE: i32 = 64;
@@ -122,12 +122,7 @@ struct Own {
     /// Visits until the clock is looked at again, and how many there were to be.
     until_clock: Cell<i32>,
     clock_interval: Cell<i32>,
-    /// Suspended fibers of this worker that unwind, or that may: see [`Worker::note_unwinding`].
-    unwinding: Cell<u32>,
-    /// Which count that is: it begins anew when nobody unwinds. From 1.
-    unwinding_era: Cell<u32>,
-    /// A cancel could not be delivered because of them.
-    cancel_deferred: Cell<bool>,
+    unwinding: Unwinding,
     next_id: Cell<u64>,
     ids_left: Cell<u64>,
 }
@@ -192,9 +187,7 @@ impl Worker {
             starved_retry_at: Cell::new(0),
             until_clock: Cell::new(SHARE),
             clock_interval: Cell::new(SHARE),
-            unwinding: Cell::new(0),
-            unwinding_era: Cell::new(1),
-            cancel_deferred: Cell::new(false),
+            unwinding: Unwinding::new(),
             next_id: Cell::new(0),
             ids_left: Cell::new(0),
         });
@@ -428,14 +421,7 @@ impl Worker {
     /// On the worker's thread; `me` is the running fiber, marked as parked, or as ready and queued.
     #[inline]
     unsafe fn suspend(&self, own: &Own, me: &Header) -> bool {
-        // std's panic count is the thread's, so who is unwinding is noted at each suspension.
-        // Nearly always nobody is: one load each.
-        let noted = own.unwinding.get() != 0 || std::thread::panicking();
-        if noted {
-            self.note_unwinding(own, me)
-        } else {
-            me.unwinding.set(false)
-        }
+        let noted = own.unwinding.suspending(me);
         let next = own.next_context();
         if !ptr::eq(next, me.context()) {
             // SAFETY: `next` is the worker's own context, saved when it entered a fiber, or that of a
@@ -446,105 +432,23 @@ impl Worker {
         }
         me.set_run(Run::Running);
         me.budget.set(BUDGET);
-        noted && self.resumed_noted(own, me)
+        noted && own.unwinding.resumed(me)
     }
 
-    /// Notes whether `me`, which is about to suspend, unwinds.
-    ///
-    /// std says only whether anybody on this thread does. So this counts the suspended fibers that
-    /// may: as long as there are none, std's answer is about the running fiber. One that suspends
-    /// while there are others may or may not, and is counted too; what is believed of it is what
-    /// was last known. When std says that nobody unwinds, all doubts are gone.
-    #[cold]
-    fn note_unwinding(&self, own: &Own, me: &Header) {
-        if !std::thread::panicking() {
-            own.nobody_unwinds();
-            me.unwinding.set(false);
-            return;
-        }
-        let others = own.unwinding.get();
-        if others == 0 || me.cancel_payloads.get() != 0 {
-            me.unwinding.set(true);
-        }
-        own.unwinding.set(others + 1);
-        me.unwinding_era.set(own.unwinding_era.get());
-    }
-
-    /// Whether `me`, noted when it suspended, may be unwinding.
-    #[cold]
-    fn resumed_noted(&self, own: &Own, me: &Header) -> bool {
-        let counted = me.unwinding_era.replace(0) == own.unwinding_era.get();
-        if counted {
-            own.unwinding.set(own.unwinding.get() - 1);
-        }
-        if !std::thread::panicking() {
-            own.nobody_unwinds();
-            me.unwinding.set(false);
-        } else if own.unwinding.get() == 0 {
-            me.unwinding.set(counted);
-        } else {
-            return counted;
-        }
-        me.unwinding.get()
-    }
-
-    /// Delivers cancels that were held back, to fibers of which it is not believed that they
-    /// unwind. Only where the worker has nothing left to do or to wait for by itself: who unwinds
-    /// may wait for those. Says whether there were any.
-    #[cold]
-    fn deliver_believed(&self, own: &Own) -> bool {
-        // SAFETY: the wheel is not referred to elsewhere meanwhile.
-        let has_timers = unsafe { (*own.timers.get()).next_deadline() }.is_some();
-        if has_timers || !own.cancel_deferred.replace(false) {
-            return false;
-        }
-        let mut any = false;
-        self.for_each_live(|fiber| {
-            let in_doubt = fiber.unwinding_era.get() == own.unwinding_era.get();
-            if in_doubt && !fiber.unwinding.get() && fiber.cancel_requested() {
-                fiber.unwinding_era.set(0);
-                own.unwinding.set(own.unwinding.get() - 1);
-                fiber.wake();
-                any = true;
-            }
-        });
-        any
-    }
-
-    /// Delivers the cancels that were held back because somebody unwound, when nobody does.
-    #[cold]
-    fn deliver_deferred(&self, own: &Own) {
-        if std::thread::panicking() {
-            return;
-        }
-        own.nobody_unwinds();
-        if own.cancel_deferred.replace(false) {
-            self.for_each_live(|fiber| {
-                if fiber.cancel_requested() {
-                    fiber.wake();
-                }
-            });
-        }
-    }
-
-    /// Whether the running fiber unwinds, as far as that can be known: a panic that began, or was
-    /// caught, while *another* fiber of this worker was suspended in its unwinding does not show
-    /// until that one has gone on.
+    /// Whether the running fiber unwinds: see [`Unwinding::of`].
     ///
     /// # Safety
     ///
     /// On the worker's thread.
     pub(crate) unsafe fn is_unwinding(&self, me: &Header) -> bool {
         // SAFETY: the caller's promise.
-        let others = unsafe { self.own() }.unwinding.get();
-        std::thread::panicking() && (others == 0 || me.unwinding.get())
+        unsafe { self.own() }.unwinding.of(me)
     }
 
-    /// A cancel of the running fiber is held back, as it might be unwinding. When nobody of this
-    /// worker does, it is asked again.
+    /// See [`Unwinding::defer_cancel`].
     pub(crate) fn defer_cancel(&self) {
         // SAFETY: asked by the running fiber, so on the worker's thread.
-        unsafe { self.own() }.cancel_deferred.set(true);
+        unsafe { self.own() }.unwinding.defer_cancel();
     }
 
     /// The runtime that this worker belongs to.
@@ -588,13 +492,6 @@ impl Worker {
 }
 
 impl Own {
-    /// Begins the count of those that may unwind anew.
-    fn nobody_unwinds(&self) {
-        if self.unwinding.replace(0) != 0 {
-            self.unwinding_era.set(self.unwinding_era.get().wrapping_add(1).max(1));
-        }
-    }
-
     fn next_id(&self) -> u64 {
         if self.ids_left.get() == 0 {
             self.next_id.set(NEXT_ID.fetch_add(ID_BLOCK, Relaxed));
@@ -652,9 +549,7 @@ impl Worker {
             if own.until_clock.get() <= 0 {
                 self.look_at_clock(own, true);
             }
-            if own.unwinding.get() != 0 || own.cancel_deferred.get() {
-                self.deliver_deferred(own);
-            }
+            own.unwinding.deliver_deferred(&self.live);
             let mut started = 0;
             while started < FRESH_SHARE {
                 let Some(task) = self.next_fresh(own) else { break };
@@ -882,7 +777,12 @@ impl Worker {
     fn idle(&self, own: &Own) {
         let others = own.shared.workers().len() > 1;
         let idling = Idling { worker: self, own };
-        if own.cancel_deferred.get() && self.deliver_believed(own) {
+        // SAFETY: the wheel is not referred to elsewhere meanwhile.
+        let has_timers = || unsafe { (*own.timers.get()).next_deadline() }.is_some();
+        if own.unwinding.defers_cancels()
+            && !has_timers()
+            && own.unwinding.deliver_believed(&self.live)
+        {
             return;
         }
         if others && own.shared.idle.steal(&idling) {
@@ -1033,84 +933,5 @@ unsafe extern "C" fn fiber_main(argument: Word) -> Exit {
         own.ended.set(fiber);
         current::set(ptr::null());
         Exit { next: own.context.get(), arg: Word::uninit() }
-    }
-}
-
-/// The started fibers of a worker, as a list through their headers, for reports and shutdown.
-///
-/// Its lock is taken when a fiber starts and when it ends, nearly always uncontended: one
-/// read-modify-write.
-struct Live {
-    locked: AtomicBool,
-    first: Cell<*mut Header>,
-}
-
-impl Live {
-    fn new() -> Live {
-        Live { locked: AtomicBool::new(false), first: Cell::new(ptr::null_mut()) }
-    }
-
-    fn with<R>(&self, f: impl FnOnce(&Cell<*mut Header>) -> R) -> R {
-        struct Unlock<'a>(&'a AtomicBool);
-        impl Drop for Unlock<'_> {
-            fn drop(&mut self) {
-                self.0.store(false, Release);
-            }
-        }
-        let mut round = 0;
-        while self.locked.swap(true, SeqCst) {
-            crate::atomic::backoff(round);
-            round += 1;
-        }
-        let _unlock = Unlock(&self.locked);
-        f(&self.first)
-    }
-
-    /// # Safety
-    ///
-    /// `fiber` is in no list, and stays alive until it is unlinked.
-    unsafe fn link(&self, fiber: NonNull<Header>) {
-        self.with(|first| {
-            // SAFETY: the caller's promise, and that of whoever linked the others.
-            unsafe {
-                let (previous, next) = fiber.as_ref().live_links();
-                previous.set(ptr::null_mut());
-                next.set(first.get());
-                if let Some(second) = first.get().as_ref() {
-                    second.live_links().0.set(fiber.as_ptr());
-                }
-            }
-            first.set(fiber.as_ptr());
-        });
-    }
-
-    /// # Safety
-    ///
-    /// `fiber` is in this list.
-    unsafe fn unlink(&self, fiber: NonNull<Header>) {
-        self.with(|first| {
-            // SAFETY: fibers in the list are alive.
-            unsafe {
-                let (previous, next) = fiber.as_ref().live_links();
-                match previous.get().as_ref() {
-                    Some(previous) => previous.live_links().1.set(next.get()),
-                    None => first.set(next.get()),
-                }
-                if let Some(next) = next.get().as_ref() {
-                    next.live_links().0.set(previous.get());
-                }
-            }
-        });
-    }
-
-    fn for_each(&self, mut f: impl FnMut(&Header)) {
-        self.with(|first| {
-            let mut fiber = first.get();
-            // SAFETY: fibers in the list are alive, and stay in it while we hold the lock.
-            while let Some(header) = unsafe { fiber.as_ref() } {
-                f(header);
-                fiber = header.live_links().1.get();
-            }
-        });
     }
 }

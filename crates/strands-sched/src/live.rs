@@ -1,0 +1,85 @@
+//! The list of a worker's started fibers, for reports, shutdown and cancels that were held back.
+//!
+//! It runs through the fibers' headers. Its lock is taken when a fiber starts and when it ends,
+//! nearly always uncontended: one read-modify-write.
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+
+use crate::atomic::{AtomicBool, Release, SeqCst, backoff};
+use crate::task::Header;
+
+pub(crate) struct Live {
+    locked: AtomicBool,
+    first: Cell<*mut Header>,
+}
+
+impl Live {
+    pub(crate) fn new() -> Live {
+        Live { locked: AtomicBool::new(false), first: Cell::new(ptr::null_mut()) }
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&Cell<*mut Header>) -> R) -> R {
+        struct Unlock<'a>(&'a AtomicBool);
+        impl Drop for Unlock<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Release);
+            }
+        }
+        let mut round = 0;
+        while self.locked.swap(true, SeqCst) {
+            backoff(round);
+            round += 1;
+        }
+        let _unlock = Unlock(&self.locked);
+        f(&self.first)
+    }
+
+    /// # Safety
+    ///
+    /// `fiber` is in no list, and stays alive until it is unlinked.
+    pub(crate) unsafe fn link(&self, fiber: NonNull<Header>) {
+        self.with(|first| {
+            // SAFETY: the caller's promise, and that of whoever linked the others.
+            unsafe {
+                let (previous, next) = fiber.as_ref().live_links();
+                previous.set(ptr::null_mut());
+                next.set(first.get());
+                if let Some(second) = first.get().as_ref() {
+                    second.live_links().0.set(fiber.as_ptr());
+                }
+            }
+            first.set(fiber.as_ptr());
+        });
+    }
+
+    /// # Safety
+    ///
+    /// `fiber` is in this list.
+    pub(crate) unsafe fn unlink(&self, fiber: NonNull<Header>) {
+        self.with(|first| {
+            // SAFETY: fibers in the list are alive.
+            unsafe {
+                let (previous, next) = fiber.as_ref().live_links();
+                match previous.get().as_ref() {
+                    Some(previous) => previous.live_links().1.set(next.get()),
+                    None => first.set(next.get()),
+                }
+                if let Some(next) = next.get().as_ref() {
+                    next.live_links().0.set(previous.get());
+                }
+            }
+        });
+    }
+
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Header)) {
+        self.with(|first| {
+            let mut fiber = first.get();
+            // SAFETY: fibers in the list are alive, and stay in it while we hold the lock.
+            while let Some(header) = unsafe { fiber.as_ref() } {
+                f(header);
+                fiber = header.live_links().1.get();
+            }
+        });
+    }
+}
