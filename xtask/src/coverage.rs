@@ -40,6 +40,12 @@ pub fn run(args: Vec<String>) -> Outcome {
     let line = "test --no-fail-fast --workspace --exclude xtask --exclude soak --tests";
     let binaries = build_tests(cargo(line), None)?;
     let cmd = args.iter().fold(cargo(line), |cmd, arg| cmd.arg(arg));
+    let cmd = if args.iter().any(|arg| arg == "--") { cmd } else { cmd.arg("--") };
+    // The counters' mapping exceeds the one's limit, and hides the symbols that the other's debugger wants.
+    let cmd = ["limits_on_memory", "a_debugger_walks"].iter().fold(cmd, |cmd, test| {
+        println!("SKIPPED {test}: it does not work with counters");
+        cmd.arg("--skip").arg(*test)
+    });
     // A failure is worth knowing, but says nothing about the lines.
     let tests = cmd.run_tests();
 
@@ -119,6 +125,13 @@ fn report(
         table += &format!("{path:<52} {:>6} {run:>6} {percent:>6.1}\n", lines.len());
         for (first, last) in missed(&lines) {
             let text = &source[first - 1..last];
+            // The end of a block that something left early.
+            if text
+                .iter()
+                .all(|line| line.trim().trim_matches(['}', ')', ';', ',', '?']).is_empty())
+            {
+                continue;
+            }
             let mut why = known.iter().enumerate().filter(|(_, (file, piece))| {
                 file == path && text.iter().any(|line| line.contains(piece.as_str()))
             });
@@ -142,6 +155,8 @@ fn report(
 /// Whether a file is what users get, not what tests it.
 fn is_product(path: &str) -> bool {
     path.starts_with("crates/")
+        // It runs in the compiler.
+        && !path.starts_with("crates/strands-macros/")
         && path.contains("/src/")
         && !path.contains("/models")
         && !path.ends_with("/tests.rs")

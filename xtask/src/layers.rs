@@ -3,7 +3,8 @@
 //! The table there, headed `| crate | layer | may depend on |`, is the design; this compares it with
 //! what cargo builds. Dependencies for tests do not count. It also looks, by text, for cfgs and
 //! system calls outside the files that are there for them: a grep is crude, but nothing else sees
-//! code that the cfg itself hides from the compiler.
+//! code that the cfg itself hides from the compiler. By text too: each file with unsafe code has its
+//! place in UNSAFE.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,10 +89,15 @@ pub fn check(workspace: &Workspace) -> Outcome {
     });
     let mut findings = compare(&table, &edges.collect());
 
-    println!("(look for misplaced cfgs and system calls in crates/*)");
+    println!(
+        "(look for misplaced cfgs and system calls in crates/*, and for files that UNSAFE.md lacks)"
+    );
+    let review = read(&workspace.root.join("UNSAFE.md"))?;
     for path in files(&crates_dir, ".rs")? {
         let path = format!("crates/{path}");
-        findings.extend(misplaced(&path, &read(&workspace.root.join(&path))?));
+        let text = read(&workspace.root.join(&path))?;
+        findings.extend(misplaced(&path, &text));
+        findings.extend(unreviewed(&path, &text, &review));
     }
     for finding in &findings {
         println!("{finding}");
@@ -239,6 +245,20 @@ fn misplaced(path: &str, text: &str) -> Vec<String> {
     findings
 }
 
+/// What to say of a library's file with unsafe code that the review does not name, without the `crates/` and
+/// the `src/` of its path.
+fn unreviewed(path: &str, text: &str, review: &str) -> Option<String> {
+    const FORMS: [&str; 5] =
+        ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe trait"];
+    let (package, file) = path.strip_prefix("crates/")?.split_once("/src/")?;
+    let mut code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let is_unsafe = code.any(|line| FORMS.iter().any(|form| line.contains(form)));
+    let name = format!("{package}/{file}");
+    (is_unsafe && !review.contains(&format!("`{name}`"))).then(|| {
+        format!("{path} has unsafe code: say in UNSAFE.md, under `{name}`, what it relies on")
+    })
+}
+
 fn is_in_module(path: &str, module: &str) -> bool {
     let rest = path.strip_prefix(module);
     rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
@@ -349,5 +369,17 @@ if cfg!(target_arch = \"x86_64\") {}
         assert_eq!(lines(backend, text), [format!("{backend}:5: `target_arch")]);
         assert_eq!(lines("crates/strands/tests/net.rs", text).len(), 1);
         assert_eq!(lines("crates/strands/src/os_string.rs", text).len(), 3);
+    }
+
+    #[test]
+    fn unsafe_code_has_its_place_in_the_review() {
+        let review = "| `a/known.rs` | an invariant |";
+        let code = "fn f() {\n    unsafe { g() }\n}";
+        assert_eq!(unreviewed("crates/a/src/known.rs", code, review), None);
+        let finding = unreviewed("crates/a/src/deep/new.rs", code, review).unwrap();
+        assert!(finding.contains("under `a/deep/new.rs`"), "{finding}");
+        assert!(unreviewed("crates/a/src/new.rs", "unsafe impl Send for T {}", review).is_some());
+        assert_eq!(unreviewed("crates/a/src/new.rs", "// unsafe { }\n\"unsafe\"", review), None);
+        assert_eq!(unreviewed("crates/a/tests/new.rs", code, review), None);
     }
 }

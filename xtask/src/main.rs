@@ -8,8 +8,8 @@
 use std::process::ExitCode;
 
 mod ci;
-mod cross;
 mod coverage;
+mod cross;
 mod docs;
 mod layers;
 mod licences;

@@ -45,7 +45,9 @@ const SMALL_BYTES: usize = 1024;
 /// A panic in the coroutine comes out of `resume`. Dropping a suspended coroutine unwinds its
 /// stack, so its destructors run; if that cannot be done (`panic = "abort"`, a `catch_unwind` in
 /// the coroutine that swallows the unwinding and suspends again, a coroutine suspended by a
-/// destructor during a panic) the stack and all that it holds are leaked.
+/// destructor during a panic) the stack and all that it holds are leaked. If it was in the middle of an
+/// unwinding, std goes on counting that for its thread: `std::thread::panicking` stays true there, and
+/// coroutines that suspend on that thread from then on are taken for unwinding, and leaked in turn.
 ///
 /// A coroutine that is suspended inside `LocalKey::with` of a `thread_local!` must end before its
 /// thread does: if it is forgotten, or kept in a thread-local itself, the value that it borrows is

@@ -327,6 +327,65 @@ mod x86_64 {
             assert_eq!(seen.flags & (1 << 10), 0, "string instructions go upwards");
         }
 
+        #[cfg(not(windows))]
+        #[repr(C)]
+        struct Kept {
+            main: Context,
+            other: Context,
+            stack: Stack,
+        }
+
+        /// Overwrites all registers that a call would keep, and exits to `main`, which comes first.
+        #[cfg(not(windows))]
+        #[unsafe(naked)]
+        unsafe extern "C" fn overwrite(_arg: Word) -> Exit {
+            std::arch::naked_asm!(
+                "mov rax, rdi",
+                "mov rbx, -1",
+                "mov rbp, -1",
+                "mov r12, -1",
+                "mov r13, -1",
+                "mov r14, -1",
+                "mov r15, -1",
+                "ret",
+            )
+        }
+
+        /// A switch that is inlined into a function makes it save what it declares to be clobbered.
+        #[cfg(not(windows))]
+        #[test]
+        fn a_switch_keeps_what_a_call_keeps() {
+            unsafe extern "C" fn there_and_back(at: *mut Kept) {
+                let arg = Word::new(at.cast());
+                // SAFETY: `other` was started on its stack, and exits to `main`.
+                unsafe { switch(&raw mut (*at).main, &raw const (*at).other, arg) };
+            }
+            let (main, other) = (Context::new(), Context::new());
+            let mut kept = Kept { main, other, stack: Stack::new(STACK_BYTES).unwrap() };
+            let at = &raw mut kept;
+            let call: unsafe extern "C" fn(*mut Kept) = there_and_back;
+            let (rbx, rbp, r12, r13, r14, r15): (u64, u64, u64, u64, u64, u64);
+            // SAFETY: the stack outlives the party. rbx and rbp are put back, and the stack pointer
+            // with them; the other registers are declared.
+            unsafe {
+                (*at).other.start((*at).stack.top(), &(*at).stack, overwrite);
+                asm!(
+                    "push rbx", "push rbp",
+                    "mov rbx, 1", "mov rbp, 2",
+                    "mov r12, 12", "mov r13, 13", "mov r14, 14", "mov r15, 15",
+                    "call rsi",
+                    "mov rax, rbx", "mov rcx, rbp",
+                    "pop rbp", "pop rbx",
+                    inout("rdi") at => _,
+                    inout("rsi") call => _,
+                    lateout("rax") rbx, lateout("rcx") rbp,
+                    out("r12") r12, out("r13") r13, out("r14") r14, out("r15") r15,
+                    clobber_abi("sysv64"),
+                );
+            }
+            assert_eq!([rbx, rbp, r12, r13, r14, r15], [1, 2, 12, 13, 14, 15]);
+        }
+
         #[test]
         fn locals_of_a_coroutine_are_aligned() {
             #[repr(align(16))]

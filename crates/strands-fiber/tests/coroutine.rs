@@ -284,8 +284,12 @@ fn a_destructor_may_resume_and_drop_coroutines_during_a_panic() {
 fn swallowed_unwinding_leaks_the_stack() {
     let drops = Drops::default();
     let token = drops.token();
+    let place = Rc::new(Cell::new(std::ptr::null::<Cell<u32>>()));
+    let its = place.clone();
     let mut coroutine = Coroutine::<(), u32, ()>::new(move |suspender, ()| {
         let _token = token;
+        let local = Cell::new(7);
+        its.set(&local);
         let mut caught = 0;
         loop {
             caught += catch_unwind(AssertUnwindSafe(|| suspender.suspend(caught))).is_err() as u32;
@@ -295,6 +299,8 @@ fn swallowed_unwinding_leaks_the_stack() {
     assert_eq!(yielded(coroutine.resume(())), 0);
     drop(coroutine);
     assert_eq!(drops.count(), 0);
+    // SAFETY: the stack that it lies on is leaked.
+    assert_eq!(unsafe { (*place.get()).get() }, 7);
     assert!(!thread::panicking());
 }
 

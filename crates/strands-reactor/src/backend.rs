@@ -108,7 +108,6 @@ fn cannot_make(what: &'static str, error: io::Error) -> io::Error {
 }
 
 /// Keeps the system's error as its source.
-#[derive(Debug)]
 struct SetUpError {
     what: &'static str,
     error: io::Error,
@@ -130,6 +129,13 @@ impl std::fmt::Display for SetUpError {
             ),
             _ => Ok(()),
         }
+    }
+}
+
+/// What `unwrap` shows: the help too.
+impl std::fmt::Debug for SetUpError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{self}\"")
     }
 }
 

@@ -17,7 +17,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -25,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::fork;
 use crate::runtime::no_thread;
+use crate::task::drop_payload;
 
 /// A closure for a pool thread. It should not unwind; if it does, the pool is none the worse.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -275,8 +275,7 @@ fn run_job(job: Job) {
         fork::end_child(result.is_err());
     }
     if let Err(payload) = result {
-        // Its drop could panic too.
-        mem::forget(payload);
+        drop_payload(payload);
     }
 }
 

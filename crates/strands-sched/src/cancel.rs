@@ -239,7 +239,8 @@ pub(crate) fn deliverable(me: &Header, worker: &Worker) -> bool {
 pub(crate) fn deliverable_unless(may_unwind: bool, me: &Header, worker: &Worker) -> bool {
     let asked = CAN_UNWIND && me.cancel_requested() && me.shield.get() == 0;
     if asked && may_unwind {
-        worker.defer_cancel();
+        // SAFETY: `me` is the running fiber, so this is its worker's thread.
+        unsafe { worker.defer_cancel() };
     }
     asked && !may_unwind
 }

@@ -36,6 +36,11 @@ const TEXT: &str = "this process was forked from one that runs strands, and has 
 
 /// Says that this is a child if, from now on, `word` is found to be zero.
 ///
+/// # Safety
+///
+/// It is zero in no process but a forked child: there a wait ends in a panic though others may still
+/// use what the waiter has lent them, because they are not there.
+///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// use strands_sched::{in_forked_child, watch_forks};
@@ -43,11 +48,12 @@ const TEXT: &str = "this process was forked from one that runs strands, and has 
 /// // On Linux: in a page that was given MADV_WIPEONFORK.
 /// static WORD: AtomicU32 = AtomicU32::new(0);
 /// WORD.store(1, Relaxed);
-/// watch_forks(&WORD);
+/// // SAFETY: nobody writes to it any more.
+/// unsafe { watch_forks(&WORD) };
 /// assert!(!in_forked_child());
 /// # std::io::Result::Ok(())
 /// ```
-pub fn watch_forks(word: &'static AtomicU32) {
+pub unsafe fn watch_forks(word: &'static AtomicU32) {
     WORD.store(ptr::from_ref(word).cast_mut(), Ordering::Release);
 }
 

@@ -3,7 +3,8 @@
 //! Each worker has a deque of them (Chase and Lev 2005, by crossbeam): it takes the newest, whose
 //! data is warm and whose stack is the one just given back; thieves take the oldest, which in a
 //! tree of spawns are the largest. What is spawned from outside the runtime lies in one queue
-//! that all share.
+//! that all share. Now and then a worker takes the oldest of its own or of the shared ones instead:
+//! fibers that spawn their successors would else keep all others waiting for ever.
 
 #[cfg(not(loom))]
 use crossbeam_deque::{Injector, Steal, Stealer, Worker as Deque};
@@ -66,6 +67,11 @@ impl<T> Fresh<T> {
 }
 
 impl<T> Theirs<T> {
+    /// The oldest.
+    pub(crate) fn take(&self) -> Option<T> {
+        first(|| self.stealer.steal())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.stealer.is_empty()
     }
@@ -85,23 +91,21 @@ impl<T> Shared<T> {
         self.injector.is_empty()
     }
 
-    /// The oldest, for one who has no deque.
+    /// The oldest.
     pub(crate) fn take(&self) -> Option<T> {
-        loop {
-            match self.injector.steal() {
-                Steal::Success(task) => return Some(task),
-                Steal::Empty => return None,
-                Steal::Retry => {}
-            }
-        }
+        first(|| self.injector.steal())
     }
 }
 
-fn retry(mut steal: impl FnMut() -> Steal<()>) -> bool {
+fn retry(steal: impl FnMut() -> Steal<()>) -> bool {
+    first(steal).is_some()
+}
+
+fn first<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
     loop {
         match steal() {
-            Steal::Success(()) => return true,
-            Steal::Empty => return false,
+            Steal::Success(stolen) => return Some(stolen),
+            Steal::Empty => return None,
             Steal::Retry => {}
         }
     }
@@ -185,6 +189,9 @@ mod mock {
     impl<T> Stealer<T> {
         pub(super) fn is_empty(&self) -> bool {
             self.0.len() == 0
+        }
+        pub(super) fn steal(&self) -> Steal<T> {
+            self.0.with(VecDeque::pop_front).map_or(Steal::Empty, Steal::Success)
         }
         pub(super) fn steal_batch(&self, thief: &Worker<T>) -> Steal<()> {
             self.0.batch(thief, |len| len.div_ceil(2))

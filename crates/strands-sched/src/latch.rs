@@ -10,6 +10,7 @@ use std::ptr;
 use std::time::Instant;
 
 use crate::atomic::{AcqRel, Acquire, AtomicPtr};
+use crate::no_unwind::AbortOnUnwind;
 use crate::park::{Op, Outcome, Parker};
 
 pub(crate) struct Latch {
@@ -93,7 +94,11 @@ impl Latch {
         if self.word.compare_exchange(ptr::null_mut(), me, AcqRel, Acquire).is_err() {
             return Outcome::Woken; // Set meanwhile: only the one waiter and the setter write.
         }
+        let enrolled =
+            AbortOnUnwind("a panic in the middle of a wait would leave a waiter enrolled");
         let withdraw = || self.word.compare_exchange(me, ptr::null_mut(), AcqRel, Acquire).is_ok();
-        parker.park(op, object, deadline, withdraw)
+        let outcome = parker.park(op, object, deadline, withdraw);
+        enrolled.disarm();
+        outcome
     }
 }

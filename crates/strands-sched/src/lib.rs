@@ -16,6 +16,7 @@ mod inbox;
 mod latch;
 mod live;
 mod monitor;
+mod no_unwind;
 mod park;
 mod run_queue;
 mod runtime;

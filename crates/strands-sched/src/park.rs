@@ -254,7 +254,7 @@ impl Parker {
     ///
     /// The caller has taken `parker` out of where the waiter enrolled it (or holds the lock under
     /// which the waiter would take it out), so that it has not been left, and no other waker has
-    /// it. After the call it may be gone.
+    /// it. The party that made it has not ended. After the call it may be gone.
     ///
     /// ```
     /// use std::sync::Mutex;
@@ -272,7 +272,8 @@ impl Parker {
     /// ```
     #[inline]
     pub unsafe fn choose(parker: *const Parker) -> Option<Wake> {
-        // SAFETY: the caller's promise; the frame stays until the word says RUNG.
+        // SAFETY: the caller's promise; the frame stays until the word says RUNG, and so does the
+        // party whose frame it is. What is used after that is our own reference.
         unsafe {
             let party = (*parker).party.as_ref();
             if current::on_worker(party.worker()) {

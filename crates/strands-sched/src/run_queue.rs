@@ -69,8 +69,8 @@ impl RunQueue {
             prefetch(self.ring[(self.head + HEADER_AHEAD) & mask].cast());
         }
         let soon = self.ring[(self.head + STACK_AHEAD) & mask];
-        // SAFETY: fibers in the queue are alive, and suspended, so their saved stack pointer is
-        // not being written.
+        // SAFETY: fibers in the queue are alive. A switch writes where they stand, and those happen
+        // on this thread, not now. (One that has just queued itself has its former place: a hint.)
         let sp = unsafe { (*soon).stack_pointer() };
         prefetch(sp);
         prefetch(sp.wrapping_add(64));

@@ -22,6 +22,7 @@ use crate::fork;
 use crate::fresh;
 use crate::idle::Idle;
 use crate::monitor::Monitor;
+use crate::no_unwind::AbortOnUnwind;
 use crate::park::{self, Op, Outcome};
 use crate::scope::ScopeData;
 use crate::task::{Extras, Header, Join, Run, Task, TaskRef};
@@ -40,6 +41,9 @@ pub(crate) struct Config {
     blocking_threads: usize,
     blocking_keep_alive: Duration,
 }
+
+/// More are a mistake, and room for them could not be had.
+const MOST_WORKERS: usize = 1 << 16;
 
 /// What the workers of a runtime share.
 ///
@@ -272,6 +276,8 @@ impl Shared {
         }
         let id = worker::next_id();
         let (task, handle) = Task::allocate(f, id, spawned_at, extras, scope, home.is_some());
+        // It may run as soon as it is found; the caller awaits what it spawned, if told so.
+        let on_its_way = AbortOnUnwind("a panic would deny a fiber that is on its way");
         match (home, here) {
             (None, Some(here)) => {
                 // SAFETY: this is `here`'s thread.
@@ -301,6 +307,7 @@ impl Shared {
                 }
             }
         }
+        on_its_way.disarm();
         // SAFETY: `allocate` made it for this `T`; the caller promises the rest.
         Ok(unsafe { Join::new(handle) })
     }
@@ -343,6 +350,11 @@ fn report_starvation(starved: &Starved) {
         starved.fibers.len(),
         starved.why,
     );
+}
+
+/// Such as `1 worker`, `2 workers`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn stopped() -> io::Error {
@@ -622,6 +634,11 @@ impl Builder {
         if config.workers == 0 {
             return invalid("a runtime needs at least one worker");
         }
+        if config.workers > MOST_WORKERS {
+            return invalid("a runtime has at most 65,536 workers: about one a CPU serves best");
+        }
+        stack::check_size(config.stack_bytes)?;
+        config.stack_bytes = config.stack_bytes.max(stack::MIN_STACK_BYTES);
         if config.max_stacks == 0 {
             return invalid("a runtime needs at least one stack");
         }
@@ -731,8 +748,11 @@ fn worker_main(
         return unsafe { worker.dismantle() };
     }
     run_hook(&shared.config.on_start);
-    // SAFETY: this is the worker's thread.
+    let inhabited =
+        AbortOnUnwind("a worker panicked, and its thread must not end before its fibers");
+    // SAFETY: this is the worker's thread, and it runs once.
     let nobody_left = unsafe { worker.run() };
+    inhabited.disarm();
     if nobody_left {
         run_hook(&shared.config.on_stop);
     }
@@ -882,10 +902,10 @@ impl Runtime {
             None => String::new(),
         };
         format!(
-            "runtime {}: {} workers; driver: {}; stacks of {} KiB, guard: {guard}{stacks}{starved}; \
+            "runtime {}: {}; driver: {}; stacks of {} KiB, guard: {guard}{stacks}{starved}; \
              blocking pool: {} of {} threads, {} idle, {} jobs queued{refusal}",
             shared.id,
-            self.workers(),
+            counted(self.workers(), "worker"),
             shared.driver.get().map_or("none", |text| text),
             shared.config.stack_bytes / 1024,
             shared.pool.threads(),
@@ -935,10 +955,13 @@ impl Runtime {
         T: Send,
     {
         let at = Location::caller();
-        // SAFETY: the join below cannot be left before the fiber has ended, so what it borrows
-        // outlives it.
+        // SAFETY: if there is a fiber, the join below awaits its end before this frame is left: it
+        // cannot be cancelled, and while `lent` lives no panic leaves the frame.
         let join = unsafe { self.shared.spawn(options, None, at, f) }?;
-        match cancel::uncancellable(|| join.join()) {
+        let lent = AbortOnUnwind("a panic would leave a frame that a fiber uses");
+        let result = cancel::uncancellable(|| join.join());
+        lent.disarm();
+        match result {
             Ok(value) => Ok(value),
             Err(payload) => panic::resume_unwind(payload),
         }
@@ -1069,7 +1092,7 @@ impl Drop for Runtime {
 /// })?;
 /// has_started.recv().unwrap();
 /// let unfinished = runtime.shutdown(Some(Duration::from_millis(1))).unwrap_err();
-/// assert!(unfinished.to_string().starts_with("1 fibers have not ended"));
+/// assert!(unfinished.to_string().starts_with("1 fiber has not ended"));
 /// release.send(()).unwrap();
 /// # std::io::Result::Ok(())
 /// ```
@@ -1227,7 +1250,8 @@ impl UnfinishedFiber {
 
 impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} fibers have not ended", self.fibers.len())?;
+        let have = if self.fibers.len() == 1 { "has" } else { "have" };
+        write!(f, "{} {have} not ended", counted(self.fibers.len(), "fiber"))?;
         for fiber in &self.fibers {
             let name = fiber.name.as_deref().unwrap_or("<unnamed>");
             write!(f, "\n  '{name}' (id {}) on worker {}", fiber.id, fiber.worker)?;

@@ -3,6 +3,7 @@
 //! A scope does not return, nor unwind, before its children have ended, and a stack is never freed
 //! before it is unwound: on these two rests that a child may borrow from its parent's frame.
 
+use std::cell::OnceCell;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -57,13 +58,13 @@ where
 {
     let data = ScopeData::new();
     // Not dropped, so that it may be borrowed for 'scope, which ends with it: it holds a reference.
-    let face = ManuallyDrop::new(Face::make(Spawner {
-        data: &data,
-        scope: PhantomData,
-        env: PhantomData,
+    let face = OnceCell::new();
+    // From here on there may be children: the making of the face may spawn, and panic, too.
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        let spawner = Spawner { data: &data, scope: PhantomData, env: PhantomData };
+        f(face.get_or_init(|| ManuallyDrop::new(Face::make(spawner))))
     }));
-    let result = panic::catch_unwind(AssertUnwindSafe(|| f(&face)));
-    // `Spawner::spawn` relies on this line: nothing between here and there leaves this frame.
+    // `Spawner::spawn` relies on this line: nothing between there and here leaves this frame.
     data.wait();
     match result {
         Err(payload) => panic::resume_unwind(payload),

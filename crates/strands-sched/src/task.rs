@@ -215,7 +215,7 @@ impl Header {
 
     #[inline(always)]
     pub(crate) fn stack_pointer(&self) -> *const u8 {
-        // SAFETY: asked of suspended fibers by their owner only, so nobody writes.
+        // SAFETY: asked on the owner's thread only, where each switch that writes it happens too.
         unsafe { (*self.context.get()).stack_pointer() }
     }
 
@@ -499,7 +499,10 @@ unsafe impl Linked for Header {
 pub struct TaskRef(NonNull<Header>);
 
 // SAFETY: a header is Send and Sync; the count is atomic; the last reference may be dropped by any
-// thread, as what a task then still holds is Send (it was spawned) or gone.
+// thread, as what a task then still holds is Send or gone. A closure that has not run and is not
+// Send is in a queue of its own worker, which runs it (`push_fresh`, `take_starved`). A result is
+// taken out by the join, or by the fiber if that was dropped; a join that was forgotten keeps its
+// reference for ever.
 unsafe impl Send for TaskRef {}
 // SAFETY: as above.
 unsafe impl Sync for TaskRef {}
@@ -538,8 +541,11 @@ impl TaskRef {
     /// ```
     #[inline]
     pub fn to(header: &Header) -> TaskRef {
-        let before = header.refs.fetch_add(1, Relaxed);
-        assert!(before < u32::MAX / 2, "too many references to fiber {}", header.id);
+        if header.refs.fetch_add(1, Relaxed) >= u32::MAX / 2 {
+            // Taken back: a panic can be caught, and tried again until the count overflows.
+            header.refs.fetch_sub(1, Relaxed);
+            panic!("too many references to fiber {}", header.id);
+        }
         TaskRef(header.whole())
     }
 }
@@ -640,7 +646,10 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
             if (*task).header.joined.set() == Set::Abandoned {
                 // Nobody will ask for the result: it ends here, where its destructors may park.
                 let result = mem::replace(&mut *stage, Stage::Empty);
-                unhandled |= panic::catch_unwind(AssertUnwindSafe(|| drop(result))).is_err();
+                if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(result))) {
+                    drop_payload(payload);
+                    unhandled = true;
+                }
             } else {
                 // It is for whoever holds the handle to say whether a panic was looked at.
                 unhandled = false;
@@ -671,6 +680,13 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
     unsafe fn free(header: NonNull<Header>) {
         // SAFETY: `allocate` made it as a box of this type.
         drop(unsafe { Box::from_raw(header.cast::<Self>().as_ptr()) });
+    }
+}
+
+/// Drops what a closure panicked with. Its drop may panic too, and so may that payload's.
+pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(payload);
     }
 }
 
@@ -805,5 +821,22 @@ impl<T> Drop for Join<T> {
             }
         }
         drop(result);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_that_is_refused_is_not_counted() {
+        let task = Header::for_tests();
+        task.refs.store(u32::MAX / 2, Relaxed);
+        for _ in 0..3 {
+            // Else forgotten references, and panics that are caught, would make the count overflow.
+            assert!(panic::catch_unwind(AssertUnwindSafe(|| task.clone())).is_err());
+        }
+        assert_eq!(task.refs.load(Relaxed), u32::MAX / 2);
+        task.refs.store(1, Relaxed);
     }
 }

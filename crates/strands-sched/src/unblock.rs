@@ -10,6 +10,7 @@ use crate::cancel;
 use crate::current;
 use crate::fork;
 use crate::latch::Latch;
+use crate::no_unwind::AbortOnUnwind;
 use crate::park::Op;
 
 /// Runs `f` on a thread that may be blocked, and waits for it; `f` may borrow.
@@ -52,7 +53,8 @@ where
         result: UnsafeCell<Option<thread::Result<T>>>,
         done: Latch,
     }
-    // SAFETY: the pool thread writes the result before it sets the latch, we read it after.
+    // SAFETY: `result` is the job's until it sets the latch, and ours after; so it moves once, from
+    // one thread to the other, for which `T: Send` is enough.
     unsafe impl<T: Send> Sync for Slot<T> {}
     let slot = Slot { result: UnsafeCell::new(None), done: Latch::new() };
     let its = &slot;
@@ -61,13 +63,14 @@ where
         if fork::in_forked_child() {
             fork::end_child(result.is_err());
         }
-        // SAFETY: see above.
+        // SAFETY: nobody looks before the latch is set, which is next.
         unsafe { *its.result.get() = Some(result) };
         its.done.set();
     });
+    let lent = AbortOnUnwind("a panic would leave a frame that a pool thread uses");
     // SAFETY: only the lifetime changes. The job is run (here or by the pool, which drops none)
     // and the latch, set at its very end, is awaited before this frame is left: the wait below
-    // cannot be cancelled.
+    // cannot be cancelled, and while `lent` lives no panic leaves the frame.
     let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(job) };
     // SAFETY: this is the worker's thread.
     if let Err(job) = unsafe { worker.shared() }.pool.submit(job) {
@@ -75,6 +78,7 @@ where
     }
     let object = std::ptr::from_ref(&slot).addr();
     cancel::uncancellable(|| slot.done.wait(&UNBLOCK, object));
+    lent.disarm();
     match slot.result.into_inner().expect("the latch is set after the result") {
         Ok(value) => value,
         Err(payload) => panic::resume_unwind(payload),

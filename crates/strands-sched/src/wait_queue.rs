@@ -13,6 +13,7 @@ use std::ptr;
 use std::time::Instant;
 
 use crate::atomic::{Mutex, MutexGuard, lock};
+use crate::no_unwind::AbortOnUnwind;
 use crate::park::{Op, Outcome, Parker, Wake};
 
 /// State `T` and the parties that wait for it to change; each carries a tag `W`.
@@ -74,6 +75,7 @@ struct Node<W> {
 }
 
 // SAFETY: the raw pointers lead to nodes on the frames of parties that wait, used under the lock.
+// So are their tags: by one thread at a time, for which `W: Send` is enough.
 unsafe impl<T: Send, W: Send> Send for Inner<T, W> {}
 
 impl<T: Default, W> Default for WaitQueue<T, W> {
@@ -283,7 +285,7 @@ impl<T, W> Locked<'_, T, W> {
             next: Cell::new(ptr::null_mut()),
             linked: Cell::new(false),
         };
-        let in_line = AbortOnUnwind;
+        let in_line = AbortOnUnwind("a panic in the middle of a wait would leave a waiter in line");
         // SAFETY: the node stays on this frame until `park` returns; an unwinding aborts. By then
         // it is out of the list: the waker that rang took it out, or the closure did.
         unsafe { self.inner.waiters.push(&node, place) };
@@ -296,7 +298,7 @@ impl<T, W> Locked<'_, T, W> {
             // Under the lock nobody else looks at it, and now nobody can find it.
             true
         });
-        std::mem::forget(in_line);
+        in_line.disarm();
         outcome
     }
 
@@ -439,19 +441,6 @@ impl<T, W> Locked<'_, T, W> {
             woken += 1;
         }
         woken
-    }
-}
-
-/// Lives while a node of this frame is in line.
-struct AbortOnUnwind;
-
-impl Drop for AbortOnUnwind {
-    #[cold]
-    fn drop(&mut self) {
-        eprintln!(
-            "strands: a panic in the middle of a wait would leave a waiter in line; aborting"
-        );
-        std::process::abort();
     }
 }
 

@@ -18,7 +18,8 @@
 //! # Fairness
 //!
 //! Ready fibers run first come, first served. A turn starts at most [`FRESH_SHARE`] fresh ones and visits at most a share
-//! of ready ones, so neither starves; the share shrinks when visits are long, so that timers and events are
+//! of ready ones, so neither starves; one fresh fiber in [`OLDEST_EVERY`] is the oldest, so that none waits for
+//! ever beside others that spawn. The share shrinks when visits are long, so that timers and events are
 //! looked at about every [`CLOCK_NS`] if fibers let us. Operations that succeed without parking spend [`BUDGET`].
 //!
 //! # Lifetime
@@ -56,6 +57,8 @@ use crate::unwinding::Unwinding;
 const SHARE: i32 = 64;
 /// Fresh fibers started a turn, at most.
 const FRESH_SHARE: u32 = 16;
+/// One in so many is the oldest there is; the others are the newest.
+const OLDEST_EVERY: u32 = 16;
 /// Operations without parking that a fiber may do each time it is resumed.
 const BUDGET: u32 = 128;
 /// How often timers and events are looked at while fibers are ready.
@@ -90,8 +93,6 @@ pub struct Worker {
 // SAFETY: `own` is used by the worker's thread only (its functions say so, and are unsafe to
 // call); the rest is atomic or locked.
 unsafe impl Sync for Worker {}
-// SAFETY: as above; a worker is made on its own thread and stays there.
-unsafe impl Send for Worker {}
 
 /// What only the worker's thread touches.
 struct Own {
@@ -104,6 +105,8 @@ struct Own {
     /// Visits left in this turn.
     share: Cell<i32>,
     fresh: Fresh,
+    /// Counts the fresh fibers that were looked for.
+    starts: Cell<u32>,
     /// Fresh fibers that shall run here and nowhere else.
     pinned: UnsafeCell<VecDeque<TaskRef>>,
     timers: UnsafeCell<Wheel<NonNull<Header>>>,
@@ -175,6 +178,7 @@ impl Worker {
             ready: UnsafeCell::new(RunQueue::new()),
             share: Cell::new(0),
             fresh,
+            starts: Cell::new(0),
             pinned: UnsafeCell::default(),
             timers: UnsafeCell::new(Wheel::new(0)),
             stacks: UnsafeCell::new(stacks),
@@ -291,7 +295,8 @@ impl Worker {
     /// On the worker's thread only, while the worker is in [`run`](Self::run) or not yet there.
     #[inline(always)]
     unsafe fn own(&self) -> &Own {
-        // SAFETY: only this thread writes it, before and after the worker runs.
+        // SAFETY: `new` fills it in before anybody can reach the worker by its thread; only
+        // `dismantle` empties it, when no fiber is left and `current` does not lead here any more.
         unsafe { (*self.own.get()).as_ref().unwrap_unchecked() }
     }
 }
@@ -446,8 +451,12 @@ impl Worker {
     }
 
     /// See [`Unwinding::defer_cancel`].
-    pub(crate) fn defer_cancel(&self) {
-        // SAFETY: asked by the running fiber, so on the worker's thread.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread.
+    pub(crate) unsafe fn defer_cancel(&self) {
+        // SAFETY: the caller's promise.
         unsafe { self.own() }.unwinding.defer_cancel();
     }
 
@@ -613,6 +622,14 @@ impl Worker {
     }
 
     fn next_fresh(&self, own: &Own) -> Option<TaskRef> {
+        let starts = own.starts.get().wrapping_add(1);
+        own.starts.set(starts);
+        if starts.is_multiple_of(OLDEST_EVERY) {
+            let shared_first = (starts / OLDEST_EVERY).is_multiple_of(2);
+            if let Some(task) = self.oldest_fresh(own, shared_first) {
+                return Some(task);
+            }
+        }
         // SAFETY: the queue is not referred to elsewhere meanwhile.
         if let Some(task) = unsafe { (*own.pinned.get()).pop_front() } {
             return Some(task);
@@ -626,6 +643,16 @@ impl Worker {
         own.fresh.steal_shared(&own.shared.injector);
         own.shared.idle.moved(&Idling { worker: self, own });
         own.fresh.pop()
+    }
+
+    /// The oldest of what was spawned outside or of our own, whichever there is.
+    fn oldest_fresh(&self, own: &Own, shared_first: bool) -> Option<TaskRef> {
+        let shared = || match self.better_place(own) {
+            None => own.shared.injector.take(),
+            Some(_) => None,
+        };
+        let ours = || self.theirs.take();
+        if shared_first { shared().or_else(ours) } else { ours().or_else(shared) }
     }
 
     /// Starts a fresh fiber, unless it is better off elsewhere or there is no stack for it.

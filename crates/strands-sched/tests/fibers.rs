@@ -5,7 +5,7 @@ mod common;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use common::{fibers, run, runtime, spawn, spawn_at, stress};
@@ -282,4 +282,41 @@ fn a_shutdown_ends_parents_that_join_without_a_panic() {
             assert!(round % 2 == 1 || payload.is::<Cancelled>());
         }
     }
+}
+
+/// A fiber that spawns its successor, until `end`; says in `links` how many may follow.
+fn chain(end: Arc<AtomicBool>, links: Arc<AtomicIsize>) {
+    if !end.load(SeqCst) && links.fetch_sub(1, SeqCst) > 1 {
+        drop(spawn(move || chain(end, links)));
+    }
+}
+
+/// More than a worker starts in passing: a chain that runs out has kept the others waiting.
+const LINKS: isize = 1_000_000;
+
+#[test]
+fn older_fibers_are_started_beside_those_that_spawn_their_successors() {
+    run(&runtime(1), || {
+        let (end, links) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicIsize::new(LINKS)));
+        let older: Vec<_> = (0..10).map(|number| spawn(move || number)).collect();
+        let its = (end.clone(), links.clone());
+        drop(spawn(move || chain(its.0, its.1)));
+        assert!(older.into_iter().map(|fiber| fiber.join().unwrap()).eq(0..10));
+        end.store(true, SeqCst);
+        assert!(links.load(SeqCst) > 0);
+    });
+}
+
+#[test]
+fn fibers_from_outside_are_started_beside_those_that_spawn_their_successors() {
+    let runtime = runtime(2);
+    let (end, links) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicIsize::new(LINKS)));
+    for worker in 0..2 {
+        let its = (end.clone(), links.clone());
+        drop(spawn_at(&runtime, worker, move || chain(its.0, its.1)));
+    }
+    (0..10).for_each(|number| assert_eq!(run(&runtime, || number), number));
+    end.store(true, SeqCst);
+    assert!(links.load(SeqCst) > 0);
+    runtime.shutdown(None).unwrap();
 }

@@ -49,7 +49,7 @@
 //!
 //! # Where things are
 //!
-//! - [`thread`], [`sync`] and [`time`]: std's modules of those names, for fibers and plain
+//! - [`thread`], [`net`], [`sync`], [`time`] and [`os`]: std's modules of those names, for fibers and plain
 //!   threads alike, in any mix.
 //! - [`main`] and [`test`]: attributes that run a function as a fiber.
 //! - [`Runtime`], [`unblock`], [`cancel`]: what std has no name for.

@@ -242,7 +242,7 @@ impl Runtime {
     ///
     /// ```
     /// let runtime = strands::Runtime::builder().workers(1).build()?;
-    /// assert!(runtime.describe().contains("1 workers"));
+    /// assert!(runtime.describe().contains("1 worker;"));
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn describe(&self) -> String {

@@ -70,6 +70,17 @@
 //! value to in a scope) may still use it: safe code can then read memory that is gone. Fibers are not concerned: a
 //! worker's thread does not end before its fibers have.
 //!
+//! **A bare coroutine that outlives its fiber.** If it suspends inside a closure that `strands_sched` calls
+//! with or for the running fiber (`with_current_task`, `wait_until`, `Locked::wait`), then that fiber
+//! must end no sooner than the coroutine, and no other resume it. The types do not say so. Nothing
+//! in *this* crate's interface calls back in such a place.
+//!
+//! **`std::process::exit`, called by a fiber.** Where the system then destroys the thread-locals of
+//! the calling thread (glibc does), it destroys what *other* fibers of that worker may have lent to
+//! fibers or threads elsewhere, in a scope inside of `LocalKey::with`; those run on for a moment and
+//! can read what is gone. A plain thread can do so to itself only. Let `main` end the process where
+//! thread-locals are lent out.
+//!
 //! **A guard of `std::sync::Mutex` held across something that waits.** Sound, but it can hold up a
 //! worker for ever: if another fiber of the worker locks the same mutex, it blocks the thread that
 //! would have run the guard's owner. Use [`sync::Mutex`](crate::sync::Mutex), which suspends the

@@ -156,7 +156,7 @@ fn busy_process(end: &AtomicBool) {
             // Timers of all lengths, most of which pass while the process is stopped.
             scope.spawn(|| {
                 while before_end() {
-                    timers_fire_in_order();
+                    timers_fire_once();
                 }
             });
             // Bytes there and back, with pauses in which the workers sleep.
@@ -195,7 +195,7 @@ fn busy_process(end: &AtomicBool) {
     runtime.shutdown_timeout(Duration::MAX).unwrap();
 }
 
-fn timers_fire_in_order() {
+fn timers_fire_once() {
     let fired = Mutex::new(Vec::new());
     let start = Instant::now();
     thread::scope(|scope| {
@@ -211,12 +211,11 @@ fn timers_fire_in_order() {
             drop(here.spawn_scoped(scope, timer).unwrap());
         }
     });
-    // Those that were late when they began to wait are not among the timers.
-    let fired = fired.into_inner().unwrap();
-    assert_eq!(fired.len(), 100);
-    if start.elapsed() < Duration::from_millis(110) {
-        assert!(fired.is_sorted(), "{fired:?}");
-    }
+    // In which order is not told here: a stop between looking at the clock and sleeping puts a
+    // deadline off.
+    let mut fired = fired.into_inner().unwrap();
+    fired.sort_unstable();
+    assert!(fired.into_iter().eq(0..100));
 }
 
 #[test]

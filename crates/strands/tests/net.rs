@@ -991,3 +991,27 @@ fn a_stream_that_is_always_ready_lets_others_run() {
         })
         .unwrap();
 }
+
+/// Calls that want no bytes: what they return, and which of them wait.
+#[test]
+fn reads_of_nothing_are_those_of_std() {
+    fn outcomes(mut read: impl FnMut(bool, &mut [u8]) -> io::Result<usize>) -> [usize; 2] {
+        [false, true].map(|vectored| read(vectored, &mut []).unwrap())
+    }
+    let timeout = Some(Duration::from_millis(20));
+    let (mut ours, _peer) = pair();
+    let (_other, mut stds) = pair();
+    ours.set_read_timeout(timeout).unwrap();
+    stds.set_read_timeout(timeout).unwrap();
+    let expected = outcomes(|vectored, buf| match vectored {
+        true => stds.read_vectored(&mut [IoSliceMut::new(buf)]),
+        false => stds.read(buf).and_then(|bytes| Ok(bytes + stds.peek(&mut [])?)),
+    });
+    let got = outcomes(|vectored, buf| match vectored {
+        true => ours.read_vectored(&mut [IoSliceMut::new(buf)]),
+        false => ours.read(buf).and_then(|bytes| Ok(bytes + ours.peek(&mut [])?)),
+    });
+    assert_eq!(got, expected);
+    ours.set_read_timeout(None).unwrap();
+    assert_eq!(ours.read_vectored(&mut []).unwrap(), 0, "it does not wait");
+}

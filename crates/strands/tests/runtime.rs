@@ -169,6 +169,9 @@ fn the_process_exits_while_fibers_run() {
 fn settings_that_make_no_sense_are_errors() {
     let builders = [
         Runtime::builder().workers(0),
+        Runtime::builder().workers(usize::MAX),
+        Runtime::builder().workers(1 << 44),
+        Runtime::builder().stack_size(usize::MAX),
         Runtime::builder().max_stacks(0),
         Runtime::builder().blocking_threads(0),
         Runtime::builder().thread_name("nul\0"),
@@ -176,6 +179,8 @@ fn settings_that_make_no_sense_are_errors() {
     for builder in builders {
         assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::InvalidInput);
     }
+    let too_large = Runtime::builder().stack_size(1 << 50);
+    assert_eq!(too_large.build().unwrap_err().kind(), ErrorKind::OutOfMemory);
 }
 
 #[cfg(target_os = "linux")] // It is asked for Linux's backend.
@@ -305,7 +310,7 @@ fn a_shutdown_reports_the_running_and_drops_the_unstarted() {
     let running = &unfinished.fibers()[0];
     assert_eq!((running.name(), running.waits_for()), (Some("holder"), None));
     let text = unfinished.to_string();
-    assert!(text.starts_with("1 fibers have not ended"), "{text}");
+    assert!(text.starts_with("1 fiber has not ended"), "{text}");
     assert!(text.contains("'holder'") && text.contains(" on worker 0 runs, "), "{text}");
     release.store(true, SeqCst);
     holder.join().unwrap();

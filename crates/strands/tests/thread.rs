@@ -368,10 +368,12 @@ fn a_backtrace_ends_at_the_entry_of_the_fiber() {
     use std::backtrace::{Backtrace, BacktraceStatus};
     #[inline(never)]
     fn named_in_the_test() -> Backtrace {
-        Backtrace::force_capture()
+        let trace = Backtrace::force_capture();
+        std::hint::black_box(&trace); // Not a tail call, which would leave no frame.
+        trace
     }
     from_everywhere(|| {
-        let trace = thread::spawn(|| std::hint::black_box(named_in_the_test())).join().unwrap();
+        let trace = thread::spawn(named_in_the_test).join().unwrap();
         assert_eq!(trace.status(), BacktraceStatus::Captured);
         let trace = trace.to_string();
         assert!(trace.contains("named_in_the_test"), "{trace}");

@@ -6,6 +6,10 @@
 //! the layers above set theirs after each switch and keep no others.
 //!
 //! The `Stack` that a context is started on is not run on; it may still hold data.
+//!
+//! The thread of a party that has ended destroys its thread-locals while the next party runs. So a
+//! value that is shared with other parties, and not `Send`, must not be left in one. With the ISAs'
+//! files there is no such limit, as all parties share one set of thread-locals.
 
 use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex};

@@ -246,6 +246,23 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_changes_is_never_read_in_part() {
+        let other = Range { slots: 5, stride: 0x9000, guard: 0x8000, ..imagined(1001) };
+        let ranges = [imagined(1000), other];
+        let ticket = Ticket::new(ranges[0]).unwrap();
+        let entry = entry(ticket.index);
+        std::thread::scope(|scope| {
+            let reads =
+                scope.spawn(|| (0..200_000).filter_map(|_| entry.read()).collect::<Vec<_>>());
+            while !reads.is_finished() {
+                ranges.iter().for_each(|&range| entry.write(range));
+            }
+            let wrong = reads.join().unwrap().into_iter().find(|range| !ranges.contains(range));
+            assert_eq!(wrong, None);
+        });
+    }
+
+    #[test]
     fn threads_share_the_table_and_reuse_its_entries() {
         const THREADS: usize = 4;
         const LIVE: usize = 100;

@@ -12,8 +12,8 @@ use crate::stack::Stack;
 mod request {
     pub const STACK_REGISTER: usize = 0x1501;
     pub const STACK_DEREGISTER: usize = 0x1502;
-    /// Addressable, of unknown contents.
-    pub const MAKE_MEM_UNDEFINED: usize = 0x4d43_0001;
+    /// Addressable, of known contents.
+    pub const MAKE_MEM_DEFINED: usize = 0x4d43_0002;
 }
 
 #[derive(Debug, Clone)]
@@ -56,8 +56,9 @@ impl Party {
     /// It has left for good.
     pub unsafe fn end(&mut self) {
         ask([request::STACK_DEREGISTER, self.id, 0]);
-        // The next owner of the memory may write above its own frames too.
-        ask([request::MAKE_MEM_UNDEFINED, self.bottom, self.size]);
+        // Frames that have returned are forbidden memory, but the next owner may write anywhere. What
+        // lies above the first frame is in use still, so the contents cannot be declared unknown.
+        ask([request::MAKE_MEM_DEFINED, self.bottom, self.size]);
     }
 }
 

@@ -183,7 +183,7 @@ impl Registrar for Set {
     fn remove(&self, fd: RawFd) {
         // It fails if the descriptor was closed behind our back: then it is out, or its token is
         // stale.
-        // SAFETY: plain system call.
+        // SAFETY: the kernel is handed no memory.
         unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, ptr::null_mut()) };
     }
 }

@@ -27,7 +27,8 @@ pub(crate) fn prepare() {
             static WORD: AtomicU32 = AtomicU32::new(1);
             let word = wiped_page().unwrap_or(&WORD);
             zero_in_children(word);
-            strands_sched::watch_forks(word);
+            // SAFETY: nobody else knows the word, and what zeroes it does so in children only.
+            unsafe { strands_sched::watch_forks(word) };
         });
     }
 }
@@ -36,7 +37,7 @@ pub(crate) fn prepare() {
 #[cfg(target_os = "linux")]
 fn wiped_page() -> io::Result<&'static AtomicU32> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
-    // SAFETY: plain call.
+    // SAFETY: sysconf has no preconditions.
     let bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) })
         .map_err(|_| io::Error::last_os_error())?;
     // SAFETY: a new mapping, which is never unmapped; the advice is given to all of it.

@@ -355,9 +355,11 @@ impl TcpStream {
         static PEEK: Op = Op("TcpStream::peek");
         let flags = RECEIVE | RecvFlags::PEEK;
         let request = self.request(&PEEK, Direction::Read, First::TryUnlessDrained);
-        self.socket
-            .source
-            .perform(&request, |fd| rustix::net::recv(fd, &mut *buf, flags).map(|(_, bytes)| bytes))
+        let wanted = buf.len();
+        let peeked = self.socket.source.perform(&request, |fd| {
+            rustix::net::recv(fd, &mut *buf, flags).map(|(_, bytes)| bytes)
+        });
+        self.unless_nothing(wanted, peeked)
     }
 
     /// Sets `TCP_NODELAY`: small writes are sent at once.
@@ -492,13 +494,29 @@ impl TcpStream {
     ) -> io::Result<usize> {
         static READ: Op = Op("TcpStream::read");
         let request = self.request(&READ, Direction::Read, First::TryUnlessDrained);
-        self.socket.source.perform(&request, |fd| {
+        let received = self.socket.source.perform(&request, |fd| {
             let bytes = receive(fd)?;
             if bytes > 0 && bytes < wanted && self.short_read_drains {
                 self.socket.source.note_drained();
             }
             Ok(bytes)
-        })
+        });
+        self.unless_nothing(wanted, received)
+    }
+
+    /// Who wants no bytes waits for some, but has what it wanted when the time is up.
+    #[inline]
+    fn unless_nothing(&self, wanted: usize, received: io::Result<usize>) -> io::Result<usize> {
+        match received {
+            Err(error)
+                if wanted == 0
+                    && error.kind() == io::ErrorKind::WouldBlock
+                    && !self.socket.is_nonblocking() =>
+            {
+                Ok(0)
+            }
+            received => received,
+        }
     }
 
     #[inline]
@@ -536,6 +554,9 @@ impl Read for &TcpStream {
         let count = bufs.len().min(MOST_BUFFERS);
         let bufs = &mut bufs[..count];
         let wanted = bufs.iter().map(|buf| buf.len()).sum();
+        if wanted == 0 {
+            return Ok(0); // Here std does not wait: `readv` does not, though `recv` does.
+        }
         self.receive(wanted, |fd| socket::receive_vectored(fd, bufs))
     }
 }

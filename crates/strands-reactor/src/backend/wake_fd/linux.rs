@@ -40,7 +40,7 @@ pub(crate) fn replace_by_dead_end(fd: BorrowedFd<'_>) -> io::Result<()> {
             DEAD_END.get_or_init(|| made)
         }
     };
-    // SAFETY: plain system call. The number stays open, and its owner owns what it now leads to.
+    // SAFETY: the kernel is handed no memory. The number stays open, and its owner owns what it now leads to.
     let done = unsafe { libc::dup3(dead_end.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
