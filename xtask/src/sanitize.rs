@@ -222,7 +222,7 @@ impl Tool {
     fn tests(self) -> &'static [&'static str] {
         match self {
             // Of strands not: `faults_memory`, `faults_start` (limits), `fork` (a child lacks the stacks that leaks are
-            // looked for in), `thread_many` (100,000 fake stacks), `ui`.
+            // looked for in), `thread_many` (100,000 fake stacks), `ui` (it tests the compiler), `unload` (it builds for the host).
             Address => &[
                 "--workspace --exclude xtask --exclude soak --exclude strands",
                 "-p strands --test exit --test faults_clock --test faults_descriptors \
