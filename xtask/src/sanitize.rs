@@ -150,6 +150,8 @@ impl<'a> Setup<'a> {
                 env.push(("RUSTC", DEBIAN_RUSTC.into()));
                 env.push(("RUSTC_BOOTSTRAP", "1".into()));
                 env.push(("TSAN_SYMBOLIZER_PATH", format!("{LLVM}/bin/llvm-symbolizer")));
+                let suppressions = workspace.root.join("xtask/src/sanitize/races.txt");
+                env.push(("TSAN_OPTIONS", format!("suppressions={}", suppressions.display())));
             }
             Valgrind => {
                 install(workspace, &["valgrind", "libc6-dbg"], &["/usr/bin/valgrind"])?;
