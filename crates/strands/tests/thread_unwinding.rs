@@ -358,13 +358,20 @@ fn no_cancel_is_delivered_to_one_that_began_to_unwind_beside_another() {
     let fiber = runtime.run(move || {
         let on = |worker| Builder::new().placement(Placement::Worker(worker));
         // Shutdown cancels the fibers of worker 1 after those of worker 0.
+        let started = Arc::<AtomicBool>::default();
+        let its = started.clone();
         let witness = on(1).spawn(move || {
             let _tells = Tells(tells);
+            its.store(true, SeqCst);
             loop {
                 thread::park();
             }
         });
         drop(witness.unwrap());
+        // One that never started would be dropped, and tell nothing.
+        while !started.load(SeqCst) {
+            thread::yield_now();
+        }
         let both = on(0).spawn(move || {
             let _waits = Waits { unwinding, cancelled, _other: Unwinding::begin() };
             panic!("unwinds beside another");
