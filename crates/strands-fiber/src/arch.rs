@@ -16,7 +16,8 @@
 //! | `struct Context` | where a suspended party goes on; `Context::new()` is one that nobody has saved yet |
 //! | `Context::start(&mut self, top, stack, entry)` | make the first switch to it call `entry(arg)` on `stack`, below `top`, with the ABI's initial floating-point control word |
 //! | `Context::stack_pointer(&self)` | the saved stack pointer, for prefetching and for debuggers; null where there is none |
-//! | `unsafe fn switch(save, load, arg) -> Word` | save the running party in `save`, go on in `load`; returns, in the party that goes on, the `arg` it was handed |
+//! | `unsafe fn switch<F>(save, load, arg) -> (Word, *mut Context)` | save the running party in `save`, go on in `load`; returns, in the party that goes on, the `arg` it was handed and its `save` |
+//! | `Context::adopt_float_control(&mut self)` | make an [`Exit`] to this context, which a sharing switch has saved, leave the control words as they are |
 //! | `fn prefetch(address)` | hint that the line at `address` is about to be used |
 //!
 //! and it promises:
@@ -25,7 +26,12 @@
 //!   block) is that of the party.
 //! - The floating-point control words (rounding mode, exception masks, flush-to-zero; on x86-64
 //!   MXCSR and the x87 control word, on AArch64 FPCR) belong to the party: each finds its own after
-//!   a switch. The sticky exception *flags* are not kept, as across any call.
+//!   a switch. The sticky exception *flags* are not kept, as across any call. Where `F` is
+//!   [`Shared`](crate::float_control::Shared), the switch may leave them as they are; a party that was
+//!   saved so goes on by another such switch, or by an [`Exit`] after `adopt_float_control`.
+//! - The second value that `switch` returns is `save`, from a register. Everything else that the party had
+//!   in registers comes from memory, at an address that the other party had from memory in
+//!   turn. Who goes on from this value instead halves that chain of loads.
 //! - When `entry` returns an [`Exit`], its stack is never used again and `Exit::next` goes on.
 //! - Unwind tables are exact on both sides of the switch, and the caller of `entry` has an
 //!   undefined return address: backtraces, panics and debuggers walk a coroutine to its entry and
@@ -67,6 +73,8 @@ use crate::sanitizer as chosen;
 )))]
 use isa as chosen;
 
+use crate::float_control::Kept;
+
 /// A party of the switch, while it does not run.
 ///
 /// ```
@@ -103,7 +111,26 @@ use isa as chosen;
 /// # std::io::Result::Ok(())
 /// ```
 pub use chosen::Context;
-/// Stops here, goes on there.
+pub(crate) use chosen::switch as switch_with;
+/// For what the next switch will need.
+///
+/// ```
+/// let next = [0u8; 64];
+/// strands_fiber::arch::prefetch(next.as_ptr());
+/// strands_fiber::arch::prefetch(std::ptr::null()); // A hint: any address will do.
+/// ```
+pub use isa::prefetch;
+
+/// Saves the running party in `save` and goes on in `load`, which receives `arg`.
+///
+/// Returns when somebody switches to `save`, with what that switch handed over. Each party keeps its
+/// floating-point control words.
+///
+/// # Safety
+///
+/// - `load` was saved by a `switch` that has not been gone on from since, or started and not
+///   switched to since; its stack is intact; and it belongs to this thread.
+/// - `save` and `load` are valid and distinct, and `save` stays so until it is switched to.
 ///
 /// ```
 /// use strands_fiber::arch::{Context, Exit, Word, switch};
@@ -126,15 +153,11 @@ pub use chosen::Context;
 /// assert_eq!(word, main.cast());
 /// # std::io::Result::Ok(())
 /// ```
-pub use chosen::switch;
-/// For what the next switch will need.
-///
-/// ```
-/// let next = [0u8; 64];
-/// strands_fiber::arch::prefetch(next.as_ptr());
-/// strands_fiber::arch::prefetch(std::ptr::null()); // A hint: any address will do.
-/// ```
-pub use isa::prefetch;
+#[inline(always)]
+pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Word {
+    // SAFETY: the caller's promise.
+    unsafe { switch_with::<Kept>(save, load, arg).0 }
+}
 
 /// What a switch hands over: a pointer, or any other value that fits, in a register.
 ///

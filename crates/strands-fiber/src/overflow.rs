@@ -102,19 +102,24 @@ pub fn ensure_alt_stack() -> io::Result<AltStack> {
     platform::ensure_alt_stack()
 }
 
-/// Writes who overflowed: see [`set_describe`].
+/// Writes who overflowed, and returns how to give it a larger stack (None: as any coroutine): see
+/// [`set_describe`].
 ///
 /// ```
-/// let describe: strands_fiber::overflow::Describe = |sink| sink(b"the parser's coroutine");
+/// let describe: strands_fiber::overflow::Describe = |sink| {
+///     sink(b"the parser's coroutine");
+///     Some("raise PARSER_STACK_BYTES")
+/// };
 /// let mut text = Vec::new();
 /// // SAFETY: there is no condition on calling this one.
-/// unsafe { describe(&mut |piece| text.extend_from_slice(piece)) };
+/// let help = unsafe { describe(&mut |piece| text.extend_from_slice(piece)) };
 /// assert_eq!(text, b"the parser's coroutine");
+/// assert_eq!(help, Some("raise PARSER_STACK_BYTES"));
 /// ```
-pub type Describe = unsafe fn(sink: &mut dyn FnMut(&[u8]));
+pub type Describe = unsafe fn(sink: &mut dyn FnMut(&[u8])) -> Option<&'static str>;
 
-/// Sets what writes the subject of the message to its sink, for example `fiber 'name' (id 12)`.
-/// Until then it is `a coroutine`.
+/// Sets what writes the subject of the message to its sink, for example `fiber 'name' (id 12)`,
+/// and knows the help. Until then it is `a coroutine`.
 ///
 /// # Safety
 ///
@@ -122,8 +127,12 @@ pub type Describe = unsafe fn(sink: &mut dyn FnMut(&[u8]));
 /// lock, panic, or need more than about a kilobyte of stack.
 ///
 /// ```
-/// // SAFETY: it only passes a text on.
-/// unsafe { strands_fiber::overflow::set_describe(|sink| sink(b"the parser's coroutine")) };
+/// fn describe(sink: &mut dyn FnMut(&[u8])) -> Option<&'static str> {
+///     sink(b"the parser's coroutine");
+///     Some("raise PARSER_STACK_BYTES")
+/// }
+/// // SAFETY: it only passes texts on.
+/// unsafe { strands_fiber::overflow::set_describe(describe) };
 /// strands_fiber::overflow::install()?;
 /// # std::io::Result::Ok(())
 /// ```
@@ -134,8 +143,6 @@ pub unsafe fn set_describe(describe: Describe) {
 /// The [`Describe`] that was set, or null.
 static DESCRIBE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-const HELP_FIBER: &str = "give it more with thread::Builder::stack_size(bytes), or every fiber \
-                          with Runtime::builder().stack_size(bytes)";
 const HELP_COROUTINE: &str = "give it more with Coroutine::with_stack(Stack::new(bytes)?, ..)";
 
 /// Reports and aborts if `address` lies in the guard of a stack; returns otherwise.
@@ -150,7 +157,7 @@ unsafe fn report_overflow(address: usize) {
     let describe = DESCRIBE.load(Ordering::Acquire);
     let help = if describe.is_null() {
         message.push(b"a coroutine");
-        HELP_COROUTINE
+        None
     } else {
         // SAFETY: `set_describe` stored a pointer of this type.
         let describe = unsafe { mem::transmute::<*mut (), Describe>(describe) };
@@ -162,14 +169,13 @@ unsafe fn report_overflow(address: usize) {
                 let text = text.get(..room).unwrap_or(text);
                 room -= text.len();
                 message.push(text);
-            });
+            })
         }
-        HELP_FIBER
     };
     message.push(b" has overflowed its stack of ");
     message.push_number(stack_bytes / 1024);
     message.push(b" KiB\nhelp: ");
-    message.push(help.as_bytes());
+    message.push(help.unwrap_or(HELP_COROUTINE).as_bytes());
     message.push(b"\nfatal runtime error: stack overflow, aborting\n");
     // One write, so that other output does not come in between.
     platform::write_stderr(message.bytes.get(..message.len).unwrap_or_default());

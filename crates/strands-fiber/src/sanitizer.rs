@@ -45,6 +45,7 @@ use std::ptr::{self, NonNull};
 use tool::Party;
 
 use crate::arch::{Entry, Exit, Word, isa};
+use crate::float_control::{FloatControl, Kept};
 use crate::stack::Stack;
 
 /// Where a suspended party goes on.
@@ -93,6 +94,11 @@ impl Context {
     pub fn stack_pointer(&self) -> *const u8 {
         self.isa.stack_pointer()
     }
+
+    /// As for the ISA: `first` leaves by a switch that loads what an [`Exit`] would.
+    pub fn adopt_float_control(&mut self) {
+        self.isa.adopt_float_control();
+    }
 }
 
 impl Default for Context {
@@ -107,11 +113,15 @@ impl Default for Context {
 ///
 /// As for the ISA, and `load` may be written to.
 #[inline(always)]
-pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Word {
+pub unsafe fn switch<F: FloatControl>(
+    save: *mut Context,
+    load: *const Context,
+    arg: Word,
+) -> (Word, *mut Context) {
     // SAFETY: the caller's promise.
     unsafe {
-        go(save, load.cast_mut(), arg, false);
-        arrived(save)
+        go::<F>(save, load.cast_mut(), arg, false);
+        (arrived(save), save)
     }
 }
 
@@ -121,7 +131,7 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
 ///
 /// As for [`switch`]; if it leaves `for_good`, nobody switches to `save`.
 #[inline(always)]
-unsafe fn go(save: *mut Context, load: *mut Context, arg: Word, for_good: bool) {
+unsafe fn go<F: FloatControl>(save: *mut Context, load: *mut Context, arg: Word, for_good: bool) {
     // SAFETY: both contexts are valid, by the caller's promise, and no references to them are kept.
     unsafe {
         if (*load).entry.is_some() {
@@ -130,7 +140,7 @@ unsafe fn go(save: *mut Context, load: *mut Context, arg: Word, for_good: bool) 
         (*load).handed = Handed { arg, from: save, for_good };
         Party::leave(&mut (*save).party, &(*load).party, for_good);
         let load_isa = &raw const (*load).isa;
-        isa::switch(&raw mut (*save).isa, load_isa, Word::new(load.cast()));
+        isa::switch::<F>(&raw mut (*save).isa, load_isa, Word::new(load.cast()));
     }
 }
 
@@ -165,7 +175,7 @@ unsafe extern "C" fn first(own: Word) -> Exit {
         let entry = (*own).entry.take().expect("a started context has an entry");
         let mut last = Context::with((*own).party.clone());
         let Exit { next, arg } = entry(arg);
-        go(&mut last, next.cast_mut(), arg, true);
+        go::<Kept>(&mut last, next.cast_mut(), arg, true);
     }
     unreachable!("a party that has left for good was switched to");
 }

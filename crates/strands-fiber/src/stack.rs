@@ -24,7 +24,9 @@
 //! - Guards are installed when a slot is used for the first time, and stay until the slab goes.
 //!
 //! Turned down: a mapping for each stack (two of the 65,530 mappings that a process may have by
-//! default, so fibers end at 32,700), and `MAP_GROWSDOWN` (32 µs a stack).
+//! default, so fibers end at 32,700), `MAP_GROWSDOWN` (32 µs a stack), and the guards of many slots by one
+//! `process_madvise`: a guard costs 0.3 µs of the 2.3 µs that a stack's first page costs, page tables
+//! included, and at most half of that is the call.
 //!
 //! # What a platform file defines
 //!

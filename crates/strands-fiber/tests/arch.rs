@@ -4,6 +4,7 @@ use std::arch::asm;
 use std::hint::black_box;
 
 use strands_fiber::arch::{Context, Exit, Word, prefetch, switch};
+use strands_fiber::float_control::Shared;
 use strands_fiber::stack::Stack;
 use strands_fiber::{Coroutine, CoroutineResult, Suspender};
 
@@ -148,6 +149,13 @@ fn both_sides_keep_their_registers() {
     assert_eq!(coroutine.resume(()), CoroutineResult::Return(alone(1)));
 }
 
+/// A coroutine with its resumer's control words, where that saves anything.
+fn sharing<Yield: 'static, Return: 'static>(
+    f: impl FnOnce(&Suspender<(), Yield, Shared>, ()) -> Return + 'static,
+) -> Coroutine<(), Yield, Return, Shared> {
+    Coroutine::sharing_float_control(Stack::new(STACK_BYTES).unwrap(), f)
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
     use super::*;
@@ -242,6 +250,111 @@ mod x86_64 {
         assert_eq!(coroutine.resume(()), CoroutineResult::Yield(()));
         assert_eq!(control(), before);
         drop(coroutine);
+        assert_eq!(control(), before);
+    }
+
+    const UPWARDS: (u32, u16) = (MXCSR_INITIAL | ROUND_UP, X87_ROUND_UP);
+    const DOWNWARDS: (u32, u16) = (MXCSR_INITIAL | ROUND_DOWN, X87_INITIAL);
+
+    /// On the `thread` backend each has its own all the same.
+    #[cfg(not(strands_backend = "thread"))]
+    #[test]
+    fn a_sharing_coroutine_goes_on_with_the_words_that_it_finds() {
+        let before = control();
+        let mut coroutine = sharing(|suspender, ()| {
+            let mut found = vec![control()];
+            set_control(DOWNWARDS);
+            suspender.suspend(());
+            found.push(control());
+            suspender.suspend(());
+            found.push(control());
+            set_control(DOWNWARDS);
+            found
+        });
+        set_control(UPWARDS);
+        let first = coroutine.resume(());
+        let left = control();
+        let second = coroutine.resume(());
+        let left_again = control();
+        set_control(UPWARDS);
+        let end = coroutine.resume(());
+        let left_at_the_end = control();
+        set_control(before);
+        assert_eq!((first, second), (CoroutineResult::Yield(()), CoroutineResult::Yield(())));
+        assert_eq!(end, CoroutineResult::Return(vec![UPWARDS, DOWNWARDS, UPWARDS]));
+        assert_eq!([left, left_again, left_at_the_end], [DOWNWARDS; 3]);
+    }
+
+    /// The words in force when it unwinds, not those in force when it suspended, nor the initial ones.
+    #[cfg(not(strands_backend = "thread"))]
+    #[test]
+    fn a_sharing_coroutine_that_unwinds_leaves_the_words_as_they_are() {
+        let before = control();
+        let make = || {
+            let mut coroutine = sharing(|suspender, ()| {
+                suspender.suspend(());
+                std::panic::resume_unwind(Box::new("its own"));
+            });
+            assert_eq!(coroutine.resume(()), CoroutineResult::<(), ()>::Yield(()));
+            coroutine
+        };
+        let (mut panics, dropped) = (make(), make());
+        set_control(UPWARDS);
+        let resume = std::panic::AssertUnwindSafe(|| panics.resume(()));
+        let caught = std::panic::catch_unwind(resume).is_err();
+        let after_panic = control();
+        set_control(DOWNWARDS);
+        drop(dropped);
+        let after_drop = control();
+        set_control(before);
+        assert!(caught);
+        assert_eq!((after_panic, after_drop), (UPWARDS, DOWNWARDS));
+    }
+
+    #[cfg(strands_backend = "thread")]
+    #[test]
+    fn a_sharing_coroutine_keeps_its_words_here() {
+        let before = control();
+        let mut coroutine = sharing(|suspender, ()| {
+            set_control(DOWNWARDS);
+            suspender.suspend(());
+            control()
+        });
+        assert_eq!(coroutine.resume(()), CoroutineResult::Yield(()));
+        assert_eq!(control(), before);
+        assert_eq!(coroutine.resume(()), CoroutineResult::Return(DOWNWARDS));
+    }
+
+    /// Whoever is between them, and whose words change meanwhile.
+    #[test]
+    fn coroutines_that_keep_their_words_do_so_beside_those_that_share() {
+        let before = control();
+        let mut inner = Coroutine::<(), (), ()>::new(|suspender, ()| {
+            set_control(DOWNWARDS);
+            for _ in 0..3 {
+                suspender.suspend(());
+                assert_eq!(control(), DOWNWARDS);
+            }
+        });
+        let mut middle = sharing(move |suspender, ()| {
+            let mine = control();
+            while inner.resume(()) == CoroutineResult::Yield(()) {
+                assert_eq!(control(), mine, "after its own resumption");
+                suspender.suspend(());
+                assert_eq!(control(), mine, "nobody has changed them here");
+            }
+        });
+        let mut outer = Coroutine::<(), (), ()>::new(move |suspender, ()| {
+            set_control(UPWARDS);
+            while middle.resume(()) == CoroutineResult::Yield(()) {
+                assert_eq!(control(), UPWARDS);
+                suspender.suspend(());
+                assert_eq!(control(), UPWARDS);
+            }
+        });
+        while outer.resume(()) == CoroutineResult::Yield(()) {
+            assert_eq!(control(), before);
+        }
         assert_eq!(control(), before);
     }
 

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::thread;
 
+use strands_fiber::float_control::Shared;
 use strands_fiber::stack::{GuardKind, MIN_STACK_BYTES, PoolConfig, Stack, StackPool, guard_kind};
 use strands_fiber::{CAN_UNWIND, Coroutine, CoroutineResult, Suspender};
 
@@ -278,6 +279,21 @@ fn a_destructor_may_resume_and_drop_coroutines_during_a_panic() {
     assert_eq!(drops.count(), 3);
     returned(coroutine.borrow_mut().resume(()));
     assert_eq!(drops.count(), 4);
+
+    // Nor does one unwind any less that suspends once more after the panic.
+    let token = drops.token();
+    let coroutine = RefCell::new(Coroutine::<(), (), ()>::new(move |suspender, ()| {
+        let _token = token;
+        suspender.suspend(());
+        suspender.suspend(());
+    }));
+    panic_of(|| {
+        let _resume = OnDrop(|| yielded(coroutine.borrow_mut().resume(())));
+        quiet_panic("ours")
+    });
+    yielded(coroutine.borrow_mut().resume(()));
+    drop(coroutine);
+    assert_eq!(drops.count(), 5);
 }
 
 #[test]
@@ -464,6 +480,62 @@ fn a_stack_too_small_for_the_closure_is_refused() {
     });
     assert!(text.starts_with("a stack of 16384 bytes is too small for a closure of "), "{text}");
     assert_eq!(drops.count(), 1);
+}
+
+/// What the tests above show of the others, in short. Whose the control words are: `arch.rs`.
+#[test]
+fn a_sharing_coroutine_does_what_others_do() {
+    type Sharing = Coroutine<u64, String, Token, Shared>;
+    let drops = Drops::default();
+    let make = |ends: fn(&Suspender<u64, String, Shared>)| -> Sharing {
+        let (local, result) = (drops.token(), drops.token());
+        let stack = Stack::new(MIN_STACK_BYTES.max(64 << 10)).unwrap();
+        Coroutine::sharing_float_control(stack, move |suspender, first: u64| {
+            let _local = local;
+            let mut sum = first;
+            while sum < 10 {
+                sum += suspender.suspend(sum.to_string());
+            }
+            ends(suspender);
+            result
+        })
+    };
+    let returns = || make(|_| ());
+    let mut all = returns();
+    for sum in ["1", "3", "5", "7", "9"] {
+        assert_eq!(yielded(all.resume(if sum == "1" { 1 } else { 2 })), sum);
+    }
+    let result = returned(all.resume(2));
+    assert!(all.done());
+    assert!(panic_of(|| all.resume(2)).contains("has returned"));
+    assert_eq!(drops.count(), 1);
+    drop((all, result));
+    assert_eq!(drops.count(), 2);
+
+    let mut panics = make(|_| quiet_panic("its own"));
+    yielded(panics.resume(1));
+    assert_eq!(panic_of(|| panics.resume(100)), "its own");
+    assert_eq!(drops.count(), 4);
+
+    let mut suspended = returns();
+    yielded(suspended.resume(1));
+    drop((suspended, returns()));
+    assert_eq!(drops.count(), 8, "unwound, and never started");
+
+    on_a_thread(|| {
+        let drops = Drops::default();
+        let token = drops.token();
+        let stack = Stack::new(64 << 10).unwrap();
+        let mut leaked =
+            Coroutine::<(), (), (), Shared>::sharing_float_control(stack, |suspender, ()| {
+                let _token = token;
+                let _suspends = OnDrop(|| suspender.suspend(()));
+                quiet_panic("its own");
+            });
+        yielded(leaked.resume(()));
+        drop(leaked);
+        assert_eq!(drops.count(), 0, "suspended in its panic");
+    });
 }
 
 #[test]

@@ -156,9 +156,10 @@ fn a_stack_amid_a_pools_slab_is_recognised() {
 fn the_message_names_who_overflowed() {
     const TEST: &str = "the_message_names_who_overflowed";
     if child::is(TEST) {
-        fn describe(sink: &mut dyn FnMut(&[u8])) {
+        fn describe(sink: &mut dyn FnMut(&[u8])) -> Option<&'static str> {
             sink(b"fiber 'acceptor'");
             sink(b" (id 12)");
+            Some("give it more calm")
         }
         // SAFETY: it does nothing but call its sink.
         unsafe { set_describe(describe) };
@@ -167,6 +168,7 @@ fn the_message_names_who_overflowed() {
     }
     let output = child::run(TEST, &[]);
     assert_reported(&output, "fiber 'acceptor' (id 12)", 64);
+    assert!(errors(&output).contains("\nhelp: give it more calm\n"));
 }
 
 /// Runs `test` without our handler and with it, and expects no difference. What a plain thread's

@@ -41,9 +41,10 @@ mod walks {
     use std::panic::{self, AssertUnwindSafe, catch_unwind};
     use std::sync::{Arc, Mutex};
 
-    #[cfg(unix)]
     use strands_fiber::Suspender;
-    use strands_fiber::{Coroutine, CoroutineResult};
+    use strands_fiber::float_control::FloatControl;
+    use strands_fiber::stack::Stack;
+    use strands_fiber::{Coroutine, CoroutineResult, DEFAULT_STACK_BYTES};
 
     /// The functions of a backtrace, innermost first.
     fn functions(backtrace: &str) -> Vec<&str> {
@@ -87,13 +88,7 @@ mod walks {
 
     #[test]
     fn a_backtrace_ends_at_the_entry() {
-        for depth in [0, 1, 50] {
-            let mut coroutine = Coroutine::<(), String, String>::new(move |suspender, ()| {
-                deep(depth, || {
-                    suspender.suspend(Backtrace::force_capture().to_string());
-                    Backtrace::force_capture().to_string()
-                })
-            });
+        fn check<F: FloatControl>(depth: usize, mut coroutine: Coroutine<(), String, String, F>) {
             let CoroutineResult::Yield(first) = coroutine.resume(()) else { panic!() };
             let CoroutineResult::Return(second) = coroutine.resume(()) else { panic!() };
             for backtrace in [first, second] {
@@ -101,6 +96,18 @@ mod walks {
                 let count = functions(&backtrace).iter().filter(|f| f.contains("deep")).count();
                 assert!(count >= depth, "{count} frames\n{backtrace}");
             }
+        }
+        fn walk<F: FloatControl>(depth: usize, suspender: &Suspender<(), String, F>) -> String {
+            deep(depth, || {
+                suspender.suspend(Backtrace::force_capture().to_string());
+                Backtrace::force_capture().to_string()
+            })
+        }
+        for depth in [0, 1, 50] {
+            check(depth, Coroutine::new(move |suspender, ()| walk(depth, suspender)));
+            let stack = Stack::new(DEFAULT_STACK_BYTES).unwrap();
+            let sharing = move |suspender: &Suspender<_, _, _>, ()| walk(depth, suspender);
+            check(depth, Coroutine::sharing_float_control(stack, sharing));
         }
     }
 

@@ -7,6 +7,7 @@
 //! `thread_wait` (how plain threads wait), `backend/fork` (why a forked child must not).
 
 mod backend;
+mod descriptor;
 mod op;
 mod reactor;
 mod slot;

@@ -177,11 +177,9 @@ impl Source {
                 result => return self.result(result),
             }
         }
-        if forked {
-            return Err(fork::error());
-        }
         let deadline = match request.limit {
             Limit::Now => return Err(Errno::AGAIN.into()),
+            _ if forked => return Err(fork::error()),
             Limit::None => None,
             Limit::Until(deadline) => Some(deadline),
             Limit::Within(time) => now().checked_add(time),

@@ -71,11 +71,12 @@ use std::io;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Instant;
 
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use strands_sched::{Op, Outcome, cancel_unwind, with_current_task};
 
+use crate::backend::EDGES_STOP;
 use crate::backend::fork;
-use crate::backend::{EDGES_STOP, replace_by_dead_end};
+use crate::descriptor::Descriptor;
 use crate::reactor::{self, Reactor};
 use crate::slot::{self, Direction, Slot, State, Tag};
 use crate::thread_wait;
@@ -106,7 +107,7 @@ use crate::thread_wait;
 pub struct Source {
     // Dropped in this order: out of the reactors before the descriptor is closed.
     tenancy: Tenancy,
-    fd: OwnedFd,
+    fd: Descriptor,
 }
 
 /// The right to a slot, for the descriptor with this number.
@@ -144,7 +145,8 @@ impl Source {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn new(fd: OwnedFd) -> Source {
-        Source { tenancy: Tenancy { slot: slot::take(), fd: fd.as_raw_fd() }, fd }
+        let tenancy = Tenancy { slot: slot::take(), fd: fd.as_raw_fd() };
+        Source { tenancy, fd: Descriptor::new(fd) }
     }
 
     /// Gives the descriptor back, out of all reactors.
@@ -162,7 +164,36 @@ impl Source {
     pub fn into_fd(self) -> OwnedFd {
         let Source { tenancy, fd } = self;
         drop(tenancy);
-        fd
+        fd.into_fd()
+    }
+
+    /// Says that others know the descriptor, knew it, or have one for the same socket: they may make it
+    /// linger. If it does when it is closed, in a fiber that is done on a thread that may be blocked.
+    ///
+    /// ```
+    /// use strands_reactor::Source;
+    ///
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let clone = stream.try_clone()?;
+    /// let source = Source::new(stream.into());
+    /// source.expose(); // The other may set `SO_LINGER`.
+    /// assert!(source.is_exposed());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn expose(&self) {
+        self.fd.expose();
+    }
+
+    /// Whether it was [exposed](Self::expose).
+    ///
+    /// ```
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// assert!(!strands_reactor::Source::new(listener.into()).is_exposed());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn is_exposed(&self) -> bool {
+        self.fd.is_exposed()
     }
 
     /// Closes the descriptor now, though others share this handle: all that wait at it, and all
@@ -191,8 +222,7 @@ impl Source {
     /// ```
     pub fn close(&self) {
         if fork::in_child() {
-            let _ = replace_by_dead_end(self.fd.as_fd());
-            return;
+            return self.fd.close_early();
         }
         let slot = self.slot();
         let threads = {
@@ -200,13 +230,12 @@ impl Source {
             if slot.closed.swap(true, AcqRel) {
                 return;
             }
-            slot.deregister(&mut locked, self.fd.as_raw_fd());
+            slot.deregister(&mut locked, self.tenancy.fd);
             locked.wake_all(|_| true);
             locked.threads.clone()
         };
-        // If no descriptor can be had for the dead end, it is closed when the source is dropped.
-        let _ = replace_by_dead_end(self.fd.as_fd());
         thread_wait::ring_all(&threads);
+        self.fd.close_early();
     }
 
     /// Whether it was [closed](Self::close).
@@ -333,7 +362,7 @@ impl Source {
         let registered = state.is_registered(reactor);
         if !registered || EDGES_STOP {
             let registrar = reactor::with_local(Reactor::registrar_clone).ok_or_else(no_reactor)?;
-            registrar.add(self.fd.as_raw_fd(), slot.token(state))?;
+            registrar.add(self.tenancy.fd, slot.token(state))?;
             if !registered {
                 slot.add_registrar(state, reactor, &registrar);
             }
@@ -352,6 +381,9 @@ fn no_reactor() -> io::Error {
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("fd", &self.fd).field("closed", &self.is_closed()).finish()
+        f.debug_struct("Source")
+            .field("fd", &self.tenancy.fd)
+            .field("closed", &self.is_closed())
+            .finish()
     }
 }

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::fork;
@@ -62,11 +62,8 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Starts no thread.
-    ///
-    /// # Panics
-    /// If the thread name contains a NUL, which no OS thread name can.
     pub(crate) fn new(config: PoolConfig) -> Self {
-        Self::with_start(config, |builder, main| builder.spawn(main).map(drop))
+        Self::with_start(config, |builder, main| Ok(builder.spawn(main)?.thread().id()))
     }
 
     /// Runs `job` on a pool thread, after those submitted before.
@@ -85,13 +82,13 @@ impl Pool {
             idle.notify_one();
             return Ok(());
         }
-        if state.threads < self.shared.config.max_threads {
+        if state.threads.len() < self.shared.config.max_threads {
             match self.start_thread(&mut state) {
                 Ok(()) => return Ok(()),
                 Err(error) => state.last_refusal = Some(error),
             }
         }
-        if state.threads == 0 {
+        if state.threads.is_empty() {
             // The queue was empty before, or the invariant would not have held: this is our job.
             return Err(state.queue.pop_back().expect("pushed above"));
         }
@@ -104,7 +101,7 @@ impl Pool {
     pub(crate) fn shutdown(&self, deadline: Option<Instant>) -> usize {
         let mut state = self.shared.lock();
         state.refuse_jobs();
-        while state.threads > 0 {
+        while !state.threads.is_empty() {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 break;
@@ -112,12 +109,17 @@ impl Pool {
             state = wait(&self.shared.all_ended, state, left);
         }
         // Idle threads are only on their way out.
-        state.threads - state.idle.len()
+        state.threads.len() - state.idle.len()
     }
 
     /// OS threads of the pool, busy or idle.
     pub(crate) fn threads(&self) -> usize {
-        self.shared.lock().threads
+        self.shared.lock().threads.len()
+    }
+
+    /// Whether `thread` is one of the pool's.
+    pub(crate) fn has_thread(&self, thread: ThreadId) -> bool {
+        self.shared.lock().threads.contains(&thread)
     }
 
     /// Jobs that no thread has taken yet.
@@ -139,11 +141,6 @@ impl Pool {
 
     /// `start` is how an OS thread is started: tests hand in one that fails.
     fn with_start(config: PoolConfig, start: StartThread) -> Self {
-        assert!(
-            !config.thread_name.contains('\0'),
-            "NUL in the blocking pool's thread name {:?}",
-            config.thread_name
-        );
         let shared = Shared { config, start, state: Mutex::default(), all_ended: Condvar::new() };
         Self { shared: Arc::new(shared) }
     }
@@ -152,9 +149,9 @@ impl Pool {
         let shared = Arc::clone(&self.shared);
         let name = format!("{}-{}", shared.config.thread_name, state.started);
         let builder = thread::Builder::new().name(name);
-        (self.shared.start)(builder, Box::new(move || shared.thread_main()))?;
+        let id = (self.shared.start)(builder, Box::new(move || shared.thread_main()))?;
         state.started += 1;
-        state.threads += 1;
+        state.threads.push(id);
         state.last_refusal = None;
         Ok(())
     }
@@ -166,7 +163,7 @@ impl Drop for Pool {
     }
 }
 
-type StartThread = fn(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<()>;
+type StartThread = fn(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<ThreadId>;
 
 struct Shared {
     config: PoolConfig,
@@ -180,7 +177,7 @@ struct Shared {
 struct State {
     queue: VecDeque<Job>,
     /// Started and not ended.
-    threads: usize,
+    threads: Vec<ThreadId>,
     /// Of these, the ones without work, the one idle for longest first. To take one off is to promise it a
     /// look at the queue: wake it.
     idle: Vec<Arc<Condvar>>,
@@ -206,8 +203,9 @@ impl Shared {
             if !state.queue.is_empty() {
                 continue;
             }
-            state.threads -= 1;
-            if state.threads == 0 {
+            let my_id = thread::current().id();
+            state.threads.retain(|&id| id != my_id);
+            if state.threads.is_empty() {
                 self.all_ended.notify_all();
             }
             return;

@@ -5,7 +5,7 @@
 //! which are shared. So in a child
 //!
 //! - nothing waits: I/O returns [`error`], all else panics with the same words, before it has
-//!   enrolled anywhere;
+//!   enrolled anywhere; what would wait for no time just times out;
 //! - no fiber runs but the one that forked: a yield returns, a spawn fails, and work for the pool
 //!   is done in place;
 //! - wakes go nowhere;
@@ -24,6 +24,7 @@ use std::io;
 use std::process;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::Instant;
 
 /// Where no runtime has been started.
 static NOT_ZERO: AtomicU32 = AtomicU32::new(1);
@@ -86,18 +87,19 @@ pub fn forked_error() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, TEXT)
 }
 
-/// What an operation that cannot fail asks before it enrols, or lets go of what it holds, to wait.
+/// What an operation that cannot fail asks before it enrols, or lets go of what it holds, to wait
+/// until `deadline`.
 ///
 /// # Panics
 ///
-/// In a child.
+/// In a child, unless the deadline has passed: then there is nothing to wait for.
 ///
 /// ```
 /// use std::sync::{Condvar, Mutex, MutexGuard};
 ///
 /// /// A wait that lets go of what it holds first: there it is too late to refuse.
 /// fn wait<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-///     strands_sched::assert_not_forked();
+///     strands_sched::assert_may_wait(None);
 ///     changed.wait(guard).unwrap()
 /// }
 ///
@@ -115,8 +117,8 @@ pub fn forked_error() -> io::Error {
 /// ```
 #[inline]
 #[track_caller]
-pub fn assert_not_forked() {
-    if in_forked_child() {
+pub fn assert_may_wait(deadline: Option<Instant>) {
+    if in_forked_child() && deadline.is_none_or(|deadline| deadline > Instant::now()) {
         refuse();
     }
 }

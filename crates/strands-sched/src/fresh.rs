@@ -57,12 +57,12 @@ impl<T> Fresh<T> {
 
     /// Moves about half of `victim`'s, the oldest, here; true if there was anything.
     pub(crate) fn steal_from(&self, victim: &Theirs<T>) -> bool {
-        retry(|| victim.stealer.steal_batch(&self.deque))
+        first(|| victim.stealer.steal_batch(&self.deque)).is_some()
     }
 
     /// Moves some of what was spawned from outside here; true if there was anything.
     pub(crate) fn steal_shared(&self, shared: &Shared<T>) -> bool {
-        retry(|| shared.injector.steal_batch(&self.deque))
+        first(|| shared.injector.steal_batch(&self.deque)).is_some()
     }
 }
 
@@ -95,10 +95,6 @@ impl<T> Shared<T> {
     pub(crate) fn take(&self) -> Option<T> {
         first(|| self.injector.steal())
     }
-}
-
-fn retry(steal: impl FnMut() -> Steal<()>) -> bool {
-    first(steal).is_some()
 }
 
 fn first<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {

@@ -70,6 +70,11 @@ impl Latch {
         }
     }
 
+    /// Whether it was said that nobody will wait.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.word.load(Acquire).addr() == ABANDONED
+    }
+
     /// Waits until it is set. A cancel unwinds from here and leaves the latch as it was.
     pub(crate) fn wait(&self, op: &'static Op, object: usize) {
         if self.is_set() {

@@ -15,6 +15,7 @@ mod idle;
 mod inbox;
 mod latch;
 mod live;
+mod local;
 mod monitor;
 mod no_unwind;
 mod park;
@@ -35,7 +36,8 @@ mod models;
 pub use cancel::{Cancelled, cancelling, panicking, uncancellable, unwind as cancel_unwind};
 pub use current::{Alarm, with as with_current_task};
 pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver};
-pub use fork::{assert_not_forked, forked_error, in_forked_child, watch_forks};
+pub use fork::{assert_may_wait, forked_error, in_forked_child, watch_forks};
+pub use local::{Access, FiberKey, Lent};
 pub use park::{
     Op, Outcome, Parker, Wake, block_until, charge, park_token, sleep_until, unpark_token,
     wait_until, yield_now,

@@ -9,6 +9,7 @@
 
 mod handing_over;
 mod idling;
+mod line;
 mod waiting;
 
 use loom::sync::atomic::AtomicUsize;

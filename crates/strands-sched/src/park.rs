@@ -65,7 +65,7 @@ pub struct Op(pub &'static str);
 ///
 /// # Panics
 ///
-/// In a [forked child](crate::in_forked_child), unless `ready` at once.
+/// In a [forked child](crate::in_forked_child), unless `ready` at once or `deadline` has passed.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering::{Acquire, Release}};
@@ -90,7 +90,11 @@ pub fn wait_until(
     ready: impl Fn() -> bool,
 ) -> Outcome {
     if fork::in_forked_child() {
-        return if ready() { Outcome::Woken } else { fork::refuse() };
+        if ready() {
+            return Outcome::Woken;
+        }
+        fork::assert_may_wait(deadline);
+        return Outcome::TimedOut;
     }
     let me = current::header();
     me.set_wait(op, object);
@@ -221,7 +225,7 @@ impl Parker {
     /// ```
     #[inline]
     pub fn new() -> Parker {
-        fork::assert_not_forked();
+        fork::assert_may_wait(None);
         Parker { word: AtomicU32::new(0), party: current::header().whole() }
     }
 
@@ -396,7 +400,7 @@ impl Drop for Wake {
 ///
 /// # Panics
 ///
-/// In a [forked child](crate::in_forked_child), unless the token is there.
+/// In a [forked child](crate::in_forked_child), unless the token is there or `deadline` has passed.
 ///
 /// ```
 /// use std::time::Instant;
@@ -441,7 +445,7 @@ pub fn unpark_token(party: &Header) {
 ///
 /// # Panics
 ///
-/// In a [forked child](crate::in_forked_child).
+/// In a [forked child](crate::in_forked_child), unless `deadline` has passed.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -488,10 +492,12 @@ pub fn yield_now() {
     unsafe { (*me.worker()).yield_now(me) }
 }
 
-/// Counts one operation that succeeded without parking; lets others run when there were many.
+/// Counts one operation that did not park; lets others run when there were many.
 ///
 /// Every such operation of every layer spends the one budget that a fiber gets each time it is
-/// resumed, so that a loop over ready sockets, full channels or free locks starves nobody.
+/// resumed, so that a loop over ready sockets, full channels or free locks starves nobody. So does
+/// one that fails instead of parking, and one that only looks: a loop that tries or asks again and again may
+/// wait for a fiber of its own worker.
 ///
 /// ```
 /// use std::cell::Cell;

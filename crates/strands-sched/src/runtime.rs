@@ -26,6 +26,7 @@ use crate::no_unwind::AbortOnUnwind;
 use crate::park::{self, Op, Outcome};
 use crate::scope::ScopeData;
 use crate::task::{Extras, Header, Join, Run, Task, TaskRef};
+use crate::unblock::unblock;
 use crate::wait_queue::WaitQueue;
 use crate::worker::{self, Worker};
 
@@ -120,6 +121,7 @@ pub enum Placement {
 /// let options = SpawnOptions {
 ///     name: Some("parser".into()),
 ///     stack_bytes: Some(1024 * 1024),
+///     stack_help: None,
 ///     placement: Placement::Anywhere,
 /// };
 /// let name = runtime.run(options, || with_current_task(|me| me.name().map(String::from)))?;
@@ -132,6 +134,9 @@ pub struct SpawnOptions {
     pub name: Option<String>,
     /// In bytes; the runtime's default if none.
     pub stack_bytes: Option<usize>,
+    /// What the user can do if the stack of `stack_bytes` is too small, for the message when it
+    /// overflows; if none, what people do who spawn a fiber.
+    pub stack_help: Option<&'static str>,
     /// Where it starts.
     pub placement: Placement,
 }
@@ -269,7 +274,8 @@ impl Shared {
         };
         let extras = (options.name.is_some() || options.stack_bytes.is_some()).then(|| {
             let name = options.name.map(String::into_boxed_str);
-            Box::new(Extras { name, stack_bytes: options.stack_bytes })
+            let SpawnOptions { stack_bytes, stack_help, .. } = options;
+            Box::new(Extras { name, stack_bytes, stack_help })
         });
         if let Some(scope) = &scope {
             scope.child_begins();
@@ -278,33 +284,26 @@ impl Shared {
         let (task, handle) = Task::allocate(f, id, spawned_at, extras, scope, home.is_some());
         // It may run as soon as it is found; the caller awaits what it spawned, if told so.
         let on_its_way = AbortOnUnwind("a panic would deny a fiber that is on its way");
-        match (home, here) {
-            (None, Some(here)) => {
-                // SAFETY: this is `here`'s thread.
-                unsafe { here.push_fresh(task) };
+        if let Some(home) = home {
+            task.set_home(home);
+        }
+        let only = || match self.workers() {
+            [only] => Some(*only),
+            _ => None,
+        };
+        match home.or(here).or_else(only) {
+            Some(worker) if here.is_some_and(|here| std::ptr::eq(here, worker)) => {
+                // SAFETY: this is the worker's thread.
+                unsafe { worker.push_fresh(task) };
             }
-            (None, None) => {
-                match self.workers() {
-                    // SAFETY: this is the scheduler's reference, to a fresh fiber.
-                    [only] => unsafe { only.send_fresh(task) },
-                    _ => {
-                        self.injector.push(task);
-                        if self.idle.anyone_asleep() {
-                            self.wake_one();
-                        }
-                        self.sweep_if_ended();
-                    }
+            // SAFETY: this is the scheduler's reference, to a fresh fiber.
+            Some(worker) => unsafe { worker.send_fresh(task) },
+            None => {
+                self.injector.push(task);
+                if self.idle.anyone_asleep() {
+                    self.wake_one();
                 }
-            }
-            (Some(home), _) => {
-                task.set_home(home);
-                if here.is_some_and(|here| std::ptr::eq(here, home)) {
-                    // SAFETY: this is `home`'s thread.
-                    unsafe { home.push_fresh(task) };
-                } else {
-                    // SAFETY: this is the scheduler's reference, to a fresh fiber.
-                    unsafe { home.send_fresh(task) };
-                }
+                self.sweep_if_ended();
             }
         }
         on_its_way.disarm();
@@ -774,16 +773,19 @@ fn worker_main(
     }
 }
 
-/// Names the running fiber, for the overflow message.
+/// Names the running fiber and what sets its stack's size, for the overflow message.
 ///
 /// # Safety
 ///
 /// Called by a signal handler on the thread that overflowed.
-unsafe fn describe_overflow(sink: &mut dyn FnMut(&[u8])) {
+unsafe fn describe_overflow(sink: &mut dyn FnMut(&[u8])) -> Option<&'static str> {
+    const HELP: &str = "give it more with thread::Builder::stack_size(bytes), or every fiber with \
+                        Runtime::builder().stack_size(bytes)";
     let current = current::get();
     // SAFETY: the running party's header is alive.
     let Some(header) = (unsafe { current.as_ref() }).filter(|header| !header.is_thread()) else {
-        return sink(b"a coroutine");
+        sink(b"a coroutine");
+        return None;
     };
     let mut digits = [0; 20];
     match header.name() {
@@ -796,6 +798,7 @@ unsafe fn describe_overflow(sink: &mut dyn FnMut(&[u8])) {
     }
     sink(decimal(header.id(), &mut digits));
     sink(b")");
+    Some(header.stack_help().unwrap_or(HELP))
 }
 
 fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
@@ -817,8 +820,8 @@ fn describe_fiber(header: &Header) -> String {
 
 /// Workers, their drivers and a blocking pool.
 ///
-/// Dropping it cancels its fibers and waits until all have ended. Dropped by one of its own
-/// fibers it cannot wait: then it only cancels. Where panics abort, a fiber that waits cannot be
+/// Dropping it cancels its fibers and waits until all have ended. Dropped on one of its own
+/// threads (by a fiber, in [`unblock`](crate::unblock), by a hook) it cannot wait: then it only cancels. Where panics abort, a fiber that waits cannot be
 /// cancelled: it stays as it is, with its stack and the thread beneath, and nobody waits for it.
 ///
 /// ```
@@ -903,7 +906,7 @@ impl Runtime {
         };
         format!(
             "runtime {}: {}; driver: {}; stacks of {} KiB, guard: {guard}{stacks}{starved}; \
-             blocking pool: {} of {} threads, {} idle, {} jobs queued{refusal}",
+             blocking pool: {} of {} threads, {} idle, {} queued{refusal}",
             shared.id,
             counted(self.workers(), "worker"),
             shared.driver.get().map_or("none", |text| text),
@@ -911,7 +914,7 @@ impl Runtime {
             shared.pool.threads(),
             shared.config.blocking_threads,
             shared.pool.idle(),
-            shared.pool.queued(),
+            counted(shared.pool.queued(), "job"),
         )
     }
 
@@ -926,6 +929,7 @@ impl Runtime {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn live_fibers(&self) -> Vec<usize> {
+        park::charge(); // For a loop that asks until all have ended.
         self.shared.workers().iter().map(|worker| worker.live_count()).collect()
     }
 
@@ -977,7 +981,8 @@ impl Runtime {
     ///
     /// # Panics
     ///
-    /// If called by a fiber of this runtime, which would wait for itself.
+    /// If called on a thread of this runtime (by a fiber, in [`unblock`](crate::unblock), by a hook),
+    /// which would wait for itself.
     ///
     /// ```
     /// use std::time::Duration;
@@ -993,21 +998,26 @@ impl Runtime {
     pub fn shutdown(self, timeout: Option<Duration>) -> Result<(), Unfinished> {
         assert!(
             !self.is_inside(),
-            "a runtime cannot be shut down by one of its own fibers, which would wait for itself; \
-             return from the fiber and shut it down outside"
+            "a runtime cannot be shut down on one of its own threads (by a fiber of it, a closure \
+             given to `unblock`, a hook), which would wait for itself; return from there and shut \
+             it down outside"
         );
         self.stop(timeout)
     }
 
+    /// Whether the calling thread is one of the runtime's, whose end it would await.
     fn is_inside(&self) -> bool {
-        // SAFETY: `worker` is that of this thread.
-        current::worker()
-            .is_some_and(|worker| Arc::ptr_eq(unsafe { worker.shared() }, &self.shared))
+        if fork::in_forked_child() {
+            return false; // They are in the parent, and may hold the locks that are asked for below.
+        }
+        let me = thread::current().id();
+        lock(&self.threads).iter().any(|thread| thread.thread().id() == me)
+            || self.shared.pool.has_thread(me)
     }
 
     /// Whether this is a forked child: nothing of the runtime runs here. Its threads, which are
     /// not there, are forgotten, as not even their handles may be dropped.
-    fn is_the_parent_s(&self) -> bool {
+    fn forget_if_forked(&self) -> bool {
         let is = fork::in_forked_child();
         if is {
             std::mem::forget(std::mem::take(&mut *lock(&self.threads)));
@@ -1028,7 +1038,7 @@ impl Runtime {
 
     fn stop(&self, timeout: Option<Duration>) -> Result<(), Unfinished> {
         static SHUTDOWN: Op = Op("Runtime::shutdown");
-        if self.is_the_parent_s() {
+        if self.forget_if_forked() {
             return Ok(());
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -1044,17 +1054,22 @@ impl Runtime {
             }
         });
         self.shared.monitor.stop();
-        let busy_pool_threads = self.shared.pool.shutdown(deadline);
         let mut fibers = Vec::new();
         for worker in self.shared.workers() {
             worker.for_each_live(|fiber| fibers.push(UnfinishedFiber::of(fiber, worker.index())));
         }
         let threads = std::mem::take(&mut *lock(&self.threads));
-        // Where panics abort, the threads beneath fibers that are left do not end.
-        if all_ended && fibers.is_empty() {
-            // Its last act was to count itself out, so this takes no time to speak of.
-            threads.into_iter().for_each(|thread| drop(thread.join()));
-        }
+        // Their last hooks may take long, so a fiber of another runtime leaves its worker to others.
+        let await_threads = || {
+            let busy_pool_threads = self.shared.pool.shutdown(deadline);
+            // Where panics abort, the threads beneath fibers that are left do not end.
+            if all_ended && fibers.is_empty() {
+                // Its last act was to count itself out, so this takes no time to speak of.
+                threads.into_iter().for_each(|thread| drop(thread.join()));
+            }
+            busy_pool_threads
+        };
+        let busy_pool_threads = cancel::uncancellable(|| unblock(await_threads));
         if fibers.is_empty() && all_ended && busy_pool_threads == 0 {
             return Ok(());
         }
@@ -1064,7 +1079,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if self.is_the_parent_s() || lock(&self.threads).is_empty() {
+        if self.forget_if_forked() || lock(&self.threads).is_empty() {
             return; // Or shut down already.
         }
         if self.is_inside() {
@@ -1262,19 +1277,15 @@ impl fmt::Display for Unfinished {
             write!(f, ", spawned at {}", fiber.spawned_at)?;
         }
         if self.busy_pool_threads > 0 {
-            write!(f, "\n{} pool threads are busy with blocking work", self.busy_pool_threads)?;
+            let busy = counted(self.busy_pool_threads, "pool thread");
+            let are = if self.busy_pool_threads == 1 { "is" } else { "are" };
+            write!(f, "\n{busy} {are} busy with blocking work")?;
         }
         Ok(())
     }
 }
 
 impl std::error::Error for Unfinished {}
-
-/// Runs `f` with what the caller's worker shares with the others, if the caller is on a worker.
-pub(crate) fn with_current<R>(f: impl FnOnce(&Arc<Shared>) -> R) -> Option<R> {
-    // SAFETY: `worker` is that of this thread.
-    current::worker().map(|worker| f(unsafe { worker.shared() }))
-}
 
 /// Runs `f` with the driver of this thread's worker, if it is a worker's.
 ///

@@ -192,15 +192,39 @@ impl<'scope> Spawner<'scope, '_> {
         // SAFETY: only `scope` makes a spawner, for a 'scope that all callers must take as it
         // comes: what outlives it outlives the call of `scope`, or is the face in its frame.
         // `scope` waits for the children of this very `data` before it returns or unwinds.
-        unsafe { spawn::spawn_scoped(options, fallback, self.data, f) }
+        unsafe { spawn::spawn_unchecked(options, fallback, Some(self.data.clone()), f) }
+    }
+
+    /// For people to read: how many children have not ended, whether one panicked and was not joined, and who
+    /// opened the scope.
+    ///
+    /// ```
+    /// use strands_sched::{ScopeFace, Spawner, scope, with_current_task};
+    ///
+    /// struct Face;
+    /// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+    ///     type Scope = Spawner<'scope, 'env>;
+    ///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+    ///         spawner
+    ///     }
+    /// }
+    /// scope::<Face, _, _>(|spawner| {
+    ///     let (children, panicked, owner) = spawner.state();
+    ///     assert_eq!((children, panicked), (0, false));
+    ///     assert_eq!(owner.id(), with_current_task(|me| me.id()));
+    /// });
+    /// ```
+    pub fn state(&self) -> (usize, bool, &TaskRef) {
+        (self.data.children.load(Relaxed), self.data.has_unhandled_panic(), &self.data.owner)
     }
 }
 
 impl std::fmt::Debug for Spawner<'_, '_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (children, panicked, _) = self.state();
         f.debug_struct("Spawner")
-            .field("children", &self.data.children.load(Relaxed))
-            .field("panicked", &self.data.has_unhandled_panic())
+            .field("children", &children)
+            .field("panicked", &panicked)
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,8 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::thread;
 
-use crate::runtime::{Placement, Shared, SpawnOptions, with_current};
+use crate::current;
+use crate::runtime::{Placement, Shared, SpawnOptions};
 use crate::scope::ScopeData;
 use crate::task::{Join, TaskRef};
 
@@ -65,31 +66,6 @@ where
     unsafe { runtime.spawn(options, None, Location::caller(), f) }
 }
 
-/// As [`spawn`], for closures that borrow; the fiber is counted in `scope`.
-///
-/// # Safety
-///
-/// The caller does not leave the lifetime of what `f` and its result borrow before
-/// [`ScopeData::wait`] has returned.
-///
-/// # Errors
-///
-/// As for [`spawn`].
-#[track_caller]
-pub(crate) unsafe fn spawn_scoped<F, T>(
-    options: SpawnOptions,
-    fallback: impl FnOnce() -> io::Result<Arc<Shared>>,
-    scope: &Arc<ScopeData>,
-    f: F,
-) -> io::Result<Join<T>>
-where
-    F: FnOnce() -> T + Send,
-    T: Send,
-{
-    // SAFETY: all is Send, and the caller waits for the scope.
-    unsafe { spawn_unchecked(options, fallback, Some(scope.clone()), f) }
-}
-
 /// Spawns `f` on the caller's worker, where it may share what is not Send.
 ///
 /// # Errors
@@ -120,26 +96,26 @@ where
 {
     let options = SpawnOptions { placement: Placement::Here, ..options };
     let at = Location::caller();
-    let join = with_current(|shared| {
-        // SAFETY: nothing is borrowed, the fiber is pinned to this worker, and a `LocalJoin`
-        // cannot leave this thread.
-        unsafe { shared.spawn(options, None, at, f) }
-    });
-    let join = join.unwrap_or_else(|| {
-        Err(io::Error::new(
+    let Some(worker) = current::worker() else {
+        return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "spawn_local needs a worker to stay on: call it from a fiber, for example inside \
              Runtime::run or #[strands::main]",
-        ))
-    })?;
+        ));
+    };
+    // SAFETY: `worker` is that of this thread. Nothing is borrowed, the fiber is pinned to this
+    // worker, and a `LocalJoin` cannot leave this thread.
+    let join = unsafe { worker.shared().spawn(options, None, at, f) }?;
     Ok(LocalJoin { join, not_send: PhantomData })
 }
 
+/// As [`spawn`], for closures that borrow; counted in `scope`, if there is one.
+///
 /// # Safety
 ///
 /// As for [`Shared::spawn`].
 #[track_caller]
-unsafe fn spawn_unchecked<F, T>(
+pub(crate) unsafe fn spawn_unchecked<F, T>(
     options: SpawnOptions,
     fallback: impl FnOnce() -> io::Result<Arc<Shared>>,
     scope: Option<Arc<ScopeData>>,
@@ -149,7 +125,7 @@ where
     F: FnOnce() -> T,
 {
     let at = Location::caller();
-    match crate::current::worker() {
+    match current::worker() {
         // SAFETY: `worker` is that of this thread; the rest is passed on.
         Some(worker) => unsafe { worker.shared().spawn(options, scope, at, f) },
         // SAFETY: passed on.

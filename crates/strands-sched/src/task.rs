@@ -7,7 +7,7 @@
 //!
 //! # Who touches what
 //!
-//! - `run`, `context`, `stack`, `budget`, `shield` and the unwinding marks: the owning worker's thread
+//! - `run`, `context`, `stack`, `locals`, `budget`, `shield` and the unwinding marks: the owning worker's thread
 //!   only (of a plain thread's header: that thread only). `run` may be *read* by reports.
 //! - `refs`, `flags`, `token`, `link`, `worker`, `joined`, `op`, `object`: any thread, by atomics.
 //! - the `live` links: under the owning worker's live-list lock.
@@ -41,7 +41,8 @@ use crate::current::{self, PlainThread};
 use crate::fork;
 use crate::inbox::Linked;
 use crate::latch::{Latch, Set};
-use crate::park::Op;
+use crate::local::Locals;
+use crate::park::{self, Op};
 use crate::scope::ScopeData;
 use crate::worker::Worker;
 
@@ -87,6 +88,8 @@ pub struct Header {
     live_next: Cell<*mut Header>,
     live_previous: Cell<*mut Header>,
     stack: UnsafeCell<Option<Stack>>,
+    /// Empty for a plain thread, which has thread-locals.
+    pub(crate) locals: Locals,
     id: u64,
     vtable: &'static VTable,
     spawned_at: &'static Location<'static>,
@@ -104,6 +107,7 @@ unsafe impl Send for Header {}
 pub(crate) struct Extras {
     pub(crate) name: Option<Box<str>>,
     pub(crate) stack_bytes: Option<usize>,
+    pub(crate) stack_help: Option<&'static str>,
 }
 
 pub(crate) struct VTable {
@@ -169,6 +173,7 @@ impl Header {
             live_next: Cell::new(ptr::null_mut()),
             live_previous: Cell::new(ptr::null_mut()),
             stack: UnsafeCell::new(None),
+            locals: Locals::new(),
             id,
             vtable,
             spawned_at,
@@ -183,7 +188,7 @@ impl Header {
             take: |_, _| unreachable!("a plain thread's header was joined"),
             free: PlainThread::free,
         };
-        let extras = name.map(|name| Box::new(Extras { name: Some(name), stack_bytes: None }));
+        let extras = name.map(|name| Box::new(Extras { name: Some(name), ..Extras::default() }));
         let header =
             Header::new(&THREAD_VTABLE, THREAD | STARTED, 1, id, Location::caller(), extras);
         header.worker.store(worker, Relaxed);
@@ -379,6 +384,11 @@ impl Header {
     /// The size of stack it asked for, in bytes.
     pub(crate) fn stack_bytes(&self) -> Option<usize> {
         self.extras.as_ref()?.stack_bytes
+    }
+
+    /// What to do if that is too small; none: as for any fiber.
+    pub(crate) fn stack_help(&self) -> Option<&'static str> {
+        self.extras.as_ref()?.stack_help
     }
 
     /// Where it was spawned.
@@ -637,19 +647,22 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
                 }
                 Ok(f())
             }));
+            let header = &(*task).header;
             if fork::in_forked_child() {
+                header.locals.destroy();
                 fork::end_child(result.is_err());
             }
             let result = result.and_then(|result| result);
             let mut unhandled = result.is_err();
             stage.write(Stage::Ended(result));
-            if (*task).header.joined.set() == Set::Abandoned {
-                // Nobody will ask for the result: it ends here, where its destructors may park.
-                let result = mem::replace(&mut *stage, Stage::Empty);
-                if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(result))) {
-                    drop_payload(payload);
-                    unhandled = true;
-                }
+            // As std has it: a result that nobody wants goes first, then the fiber's locals, and only then is
+            // the fiber seen to have ended.
+            if header.joined.is_abandoned() {
+                unhandled |= Self::drop_result(stage);
+            }
+            header.locals.destroy();
+            if header.joined.set() == Set::Abandoned {
+                unhandled |= Self::drop_result(stage);
             } else {
                 // It is for whoever holds the handle to say whether a panic was looked at.
                 unhandled = false;
@@ -658,6 +671,18 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
                 scope.child_ended(unhandled);
             }
         }
+    }
+
+    /// Drops the result, if that has not been done, where its destructors may park. Says whether they panicked.
+    ///
+    /// # Safety
+    ///
+    /// The stage is the fiber's own: the latch is not set, or was abandoned before.
+    unsafe fn drop_result(stage: *mut Stage<F, T>) -> bool {
+        // SAFETY: the caller's promise.
+        let result = unsafe { mem::replace(&mut *stage, Stage::Empty) };
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(result)));
+        dropped.map_err(drop_payload).is_err()
     }
 
     /// # Safety
@@ -736,6 +761,8 @@ impl<T> Join<T> {
 
     /// Whether the closure has returned or panicked and its result is there.
     ///
+    /// A loop that asks until it is so lets others run meanwhile: see [`charge`](crate::charge).
+    ///
     /// ```
     /// use strands_sched::{Builder, SpawnOptions, spawn_on};
     ///
@@ -746,6 +773,7 @@ impl<T> Join<T> {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn is_finished(&self) -> bool {
+        park::charge();
         self.task.joined.is_set()
     }
 

@@ -67,7 +67,6 @@ pub(crate) struct Wheel<T> {
     /// First free entry, linked by `next`.
     free: u32,
     allocated: usize,
-    armed: usize,
 }
 
 /// One entry's place in the wheel that made it. Only [`Wheel::remove`] frees the place, and it consumes the
@@ -104,7 +103,6 @@ impl<T> Wheel<T> {
             entries: Vec::new(),
             free: NIL,
             allocated: 0,
-            armed: 0,
         }
     }
 
@@ -122,7 +120,6 @@ impl<T> Wheel<T> {
         };
         let index = self.allocate(tick, payload);
         self.link(index);
-        self.armed += 1;
         TimerKey(index)
     }
 
@@ -133,7 +130,6 @@ impl<T> Wheel<T> {
         let was_armed = !self.fired(&key);
         if was_armed {
             self.unlink(index);
-            self.armed -= 1;
         }
         self.release(index);
         was_armed
@@ -171,7 +167,8 @@ impl<T> Wheel<T> {
     /// Entries armed: inserted, and neither fired nor removed.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.armed
+        let armed = |entry: &&Entry<T>| entry.payload.is_some() && entry.prev != FIRED;
+        self.entries.iter().filter(armed).count()
     }
 
     fn advance_occupied(&mut self, target: u64, mut fire: impl FnMut(&T)) {
@@ -195,7 +192,6 @@ impl<T> Wheel<T> {
             let index = self.slots[0][slot].head;
             let next = self.entries[index as usize].next;
             self.unlink_head(0, slot, next);
-            self.armed -= 1;
             let entry = &mut self.entries[index as usize];
             entry.prev = FIRED;
             fire(entry.payload.as_ref().expect("an armed entry has a payload"));

@@ -7,12 +7,19 @@
 //!
 //! First come, first served. A waiter that was chosen while it gave up is passed over in the same
 //! step, so a wake-up is never spent on somebody who does not take it.
+//!
+//! Nobody allocates: neither who waits nor who wakes. [`Locked::release_all`] takes the whole line out in one step,
+//! hung on an anchor on its own frame, and then lets the lock go for each wake that may be a system call. Turned
+//! down: an array of those to be woken (it allocates, or chooses those who came in between two
+//! fillings), and to wake under the lock (a system call for each plain thread in line).
 
 use std::cell::Cell;
+use std::mem;
 use std::ptr;
 use std::time::Instant;
 
 use crate::atomic::{Mutex, MutexGuard, lock};
+use crate::fork;
 use crate::no_unwind::AbortOnUnwind;
 use crate::park::{Op, Outcome, Parker, Wake};
 
@@ -66,12 +73,19 @@ struct List<W> {
     last: *mut Node<W>,
 }
 
+#[repr(C)] // A pointer to a node is one to its links.
 struct Node<W> {
+    links: Links<W>,
+    linked: Cell<bool>,
     parker: Parker,
     tag: W,
+}
+
+/// The neighbours. In the line's list null is its end; in a list that hangs on an anchor, which is a ring,
+/// the anchor is. So a node may be taken out without knowing in which of the two it is.
+struct Links<W> {
     previous: Cell<*mut Node<W>>,
     next: Cell<*mut Node<W>>,
-    linked: Cell<bool>,
 }
 
 // SAFETY: the raw pointers lead to nodes on the frames of parties that wait, used under the lock.
@@ -149,7 +163,7 @@ impl<T, W> WaitQueue<T, W> {
     ///
     /// # Panics
     ///
-    /// In a [forked child](crate::in_forked_child), if it has to wait.
+    /// In a [forked child](crate::in_forked_child), if it has to wait and `deadline` has not passed.
     ///
     /// ```
     /// use std::time::Instant;
@@ -253,7 +267,7 @@ impl<T, W> Locked<'_, T, W> {
     ///
     /// # Panics
     ///
-    /// In a [forked child](crate::in_forked_child).
+    /// In a [forked child](crate::in_forked_child), unless `deadline` has passed.
     ///
     /// ```
     /// use std::sync::Mutex;
@@ -278,13 +292,14 @@ impl<T, W> Locked<'_, T, W> {
         tag: W,
         enrolled: impl FnOnce(),
     ) -> Outcome {
-        let node = Node {
-            parker: Parker::new(),
-            tag,
-            previous: Cell::new(ptr::null_mut()),
-            next: Cell::new(ptr::null_mut()),
-            linked: Cell::new(false),
-        };
+        if fork::in_forked_child() {
+            fork::assert_may_wait(deadline);
+            drop(self);
+            enrolled(); // As good as in line: no time is left in which it could be chosen.
+            return Outcome::TimedOut;
+        }
+        let node =
+            Node { links: Links::new(), linked: Cell::new(false), parker: Parker::new(), tag };
         let in_line = AbortOnUnwind("a panic in the middle of a wait would leave a waiter in line");
         // SAFETY: the node stays on this frame until `park` returns; an unwinding aborts. By then
         // it is out of the list: the waker that rang took it out, or the closure did.
@@ -329,26 +344,75 @@ impl<T, W> Locked<'_, T, W> {
     /// ```
     #[inline]
     pub fn choose_first(&mut self, exchange: impl Fn(&W)) -> Option<Wake> {
+        self.choose_first_if(|_| true, exchange)
+    }
+
+    /// As [`choose_first`](Self::choose_first), but nobody is chosen once the first in line does
+    /// not suit: those behind it are not asked, so it is not overtaken.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use strands_sched::{Op, WaitQueue};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let queue: WaitQueue<(), u32> = WaitQueue::new(());
+    /// thread::scope(|scope| {
+    ///     scope.spawn(|| queue.wait(&WAIT, None, 3, |()| None::<()>));
+    ///     while queue.lock().is_empty() {
+    ///         thread::yield_now(); // It is not in line yet.
+    ///     }
+    ///     let choose_up_to = |limit| queue.lock().choose_first_if(|&tag| tag <= limit, |_| {});
+    ///     assert!(choose_up_to(2).is_none());
+    ///     assert!(choose_up_to(3).is_some());
+    /// });
+    /// ```
+    #[inline]
+    pub fn choose_first_if(
+        &mut self,
+        suits: impl Fn(&W) -> bool,
+        exchange: impl Fn(&W),
+    ) -> Option<Wake> {
         loop {
             let node = self.inner.waiters.first;
             if node.is_null() {
                 return None;
             }
-            // SAFETY: nodes in the list are alive while the lock is held. A waiter that was chosen
-            // may leave, so the node is not touched after that; one that gave up takes this lock
-            // before it leaves. Out of the list, so no other waker has it.
+            // SAFETY: nodes in the list are alive while the lock is held.
             unsafe {
-                self.inner.waiters.remove(node);
-                exchange(&(*node).tag);
-                if let Some(wake) = Parker::choose(&raw const (*node).parker) {
+                if !suits(&(*node).tag) {
+                    return None;
+                }
+                if let Some(wake) = self.choose(node, &exchange) {
                     return Some(wake);
                 }
-                exchange(&(*node).tag);
             }
         }
     }
 
-    /// Takes all waiters out of the line, and chooses them; how many, and those to be woken yet.
+    /// Takes `node` out and chooses it, unless it has given up.
+    ///
+    /// # Safety
+    ///
+    /// `node` is in the list. It may be gone after the call.
+    #[inline]
+    unsafe fn choose(&mut self, node: *mut Node<W>, exchange: impl Fn(&W)) -> Option<Wake> {
+        // SAFETY: the caller's promise, and nodes in the list are alive while the lock is held. A
+        // waiter that was chosen may leave, so the node is not touched after that; one that gave up
+        // takes this lock before it leaves. Out of the list, so no other waker has it.
+        unsafe {
+            self.inner.waiters.remove(node);
+            exchange(&(*node).tag);
+            let wake = Parker::choose(&raw const (*node).parker);
+            if wake.is_none() {
+                exchange(&(*node).tag);
+            }
+            wake
+        }
+    }
+
+    /// Takes all waiters out of the line in one step, unlocks, and wakes them; says how many.
+    ///
+    /// Who gets in line meanwhile is not woken. Drop other locks first: waking takes system calls.
     ///
     /// ```
     /// use std::thread;
@@ -362,22 +426,75 @@ impl<T, W> Locked<'_, T, W> {
     ///     }
     ///     let mut all = 0;
     ///     while all < 2 {
-    ///         let (chosen, wakes) = queue.lock().choose_all();
-    ///         drop(wakes); // The lock has been released.
-    ///         all += chosen;
+    ///         all += queue.lock().release_all();
     ///         thread::yield_now();
     ///     }
     /// });
     /// ```
-    pub fn choose_all(&mut self) -> (usize, Vec<Wake>) {
-        let (mut chosen, mut remote) = (0, Vec::new());
-        while let Some(wake) = self.choose_first(|_| {}) {
-            chosen += 1;
-            if wake.is_pending() {
-                remote.push(wake);
+    pub fn release_all(mut self) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let anchor = Links::new();
+        let in_line = AbortOnUnwind("a panic amid waking would leave a dangling anchor");
+        // SAFETY: the anchor stays on this frame until nothing hangs on it; an unwinding aborts.
+        unsafe { self.inner.waiters.hang_on(&anchor) };
+        let queue = self.queue;
+        let mut woken = 0;
+        while ptr::from_ref(&anchor) != anchor.next.get().cast() {
+            let node = anchor.next.get();
+            // SAFETY: as in `choose_first_if`: the lock is held, so what hangs on the anchor is alive.
+            let chosen = unsafe {
+                self.inner.waiters.remove(node);
+                Parker::choose(&raw const (*node).parker)
+            };
+            woken += usize::from(chosen.is_some());
+            if chosen.as_ref().is_some_and(Wake::is_pending) {
+                drop(self);
+                drop(chosen);
+                self = queue.lock();
             }
         }
-        (chosen, remote)
+        in_line.disarm();
+        woken
+    }
+
+    /// As [`choose_first`](Self::choose_first), for the first whose tag suits, wherever in the line it is.
+    ///
+    /// ```
+    /// use std::thread;
+    /// use strands_sched::{Op, WaitQueue};
+    ///
+    /// static WAIT: Op = Op("an example");
+    /// let queue: WaitQueue<(), &str> = WaitQueue::new(());
+    /// thread::scope(|scope| {
+    ///     scope.spawn(|| queue.wait(&WAIT, None, "reader", |()| None::<()>));
+    ///     let choose = |wanted| queue.lock().choose_suiting(|&tag| tag == wanted, |_| {});
+    ///     assert!(choose("writer").is_none());
+    ///     while choose("reader").is_none() {
+    ///         thread::yield_now(); // It is not in line yet.
+    ///     }
+    /// });
+    /// ```
+    pub fn choose_suiting(
+        &mut self,
+        suits: impl Fn(&W) -> bool,
+        exchange: impl Fn(&W),
+    ) -> Option<Wake> {
+        let mut node = self.inner.waiters.first;
+        while !node.is_null() {
+            // SAFETY: nodes in the list are alive while the lock is held, and `next` is another's.
+            unsafe {
+                let next = (*node).links.next.get();
+                if suits(&(*node).tag)
+                    && let Some(wake) = self.choose(node, &exchange)
+                {
+                    return Some(wake);
+                }
+                node = next;
+            }
+        }
+        None
     }
 
     /// Wakes the first waiter whose tag suits; false if there is none.
@@ -397,22 +514,7 @@ impl<T, W> Locked<'_, T, W> {
     /// });
     /// ```
     pub fn wake_first(&mut self, suits: impl Fn(&W) -> bool) -> bool {
-        let mut node = self.inner.waiters.first;
-        while !node.is_null() {
-            // SAFETY: nodes in the list are alive while the lock is held; the parker's frame
-            // stays until it is rung, and the node is out of the list by then.
-            unsafe {
-                let next = (*node).next.get();
-                if suits(&(*node).tag) {
-                    self.inner.waiters.remove(node);
-                    if Parker::unpark(&raw const (*node).parker) {
-                        return true;
-                    }
-                }
-                node = next;
-            }
-        }
-        false
+        self.choose_suiting(suits, |_| {}).is_some()
     }
 
     /// Wakes every waiter whose tag suits; says how many.
@@ -444,6 +546,12 @@ impl<T, W> Locked<'_, T, W> {
     }
 }
 
+impl<W> Links<W> {
+    fn new() -> Links<W> {
+        Links { previous: Cell::new(ptr::null_mut()), next: Cell::new(ptr::null_mut()) }
+    }
+}
+
 impl<W> List<W> {
     /// # Safety
     ///
@@ -457,39 +565,68 @@ impl<W> List<W> {
         };
         // SAFETY: the caller's promise, and the list's nodes are alive under the lock.
         unsafe {
-            (*node).previous.set(previous);
-            (*node).next.set(next);
+            (*node).links.previous.set(previous);
+            (*node).links.next.set(next);
             (*node).linked.set(true);
-            match previous.as_ref() {
-                Some(previous) => previous.next.set(node),
-                None => self.first = node,
-            }
-            match next.as_ref() {
-                Some(next) => next.previous.set(node),
-                None => self.last = node,
-            }
+            self.join(previous, next, node, node);
         }
     }
 
-    /// Takes `node` out if it is in.
+    /// Takes `node` out if it is in this list, or hangs on an anchor.
     ///
     /// # Safety
     ///
-    /// `node` is alive, and in this list or in none.
+    /// `node` is alive, and in one of the two or in none.
     unsafe fn remove(&mut self, node: *const Node<W>) {
-        // SAFETY: the caller's promise, and the list's nodes are alive under the lock.
+        // SAFETY: the caller's promise, and the neighbours are alive under the lock.
         unsafe {
             if !(*node).linked.replace(false) {
                 return;
             }
-            let (previous, next) = ((*node).previous.get(), (*node).next.get());
-            match previous.as_ref() {
-                Some(previous) => previous.next.set(next),
-                None => self.first = next,
+            let (previous, next) = ((*node).links.previous.get(), (*node).links.next.get());
+            self.join(previous, next, next, previous);
+        }
+    }
+
+    /// Empties this list, which must not be empty; its nodes are a ring with the anchor now.
+    ///
+    /// # Safety
+    ///
+    /// The anchor stays where it is until all of them have been removed.
+    unsafe fn hang_on(&mut self, anchor: &Links<W>) {
+        // As nodes begin with their links, and links is all that is looked at in a neighbour.
+        let end = ptr::from_ref(anchor).cast_mut().cast::<Node<W>>();
+        anchor.next.set(mem::replace(&mut self.first, ptr::null_mut()));
+        anchor.previous.set(mem::replace(&mut self.last, ptr::null_mut()));
+        // SAFETY: the list's nodes are alive under the lock, and there is one.
+        unsafe {
+            (*anchor.next.get()).links.previous.set(end);
+            (*anchor.previous.get()).links.next.set(end);
+        }
+    }
+
+    /// Sets what follows `previous` and what is before `next`; where there is none, the list's ends.
+    ///
+    /// # Safety
+    ///
+    /// Each is null, an anchor or a node that is alive.
+    #[inline]
+    unsafe fn join(
+        &mut self,
+        previous: *mut Node<W>,
+        next: *mut Node<W>,
+        follows: *mut Node<W>,
+        precedes: *mut Node<W>,
+    ) {
+        // SAFETY: the caller's promise. Only the links are touched, which an anchor has too.
+        unsafe {
+            match previous.is_null() {
+                true => self.first = follows,
+                false => (*previous.cast::<Links<W>>()).next.set(follows),
             }
-            match next.as_ref() {
-                Some(next) => next.previous.set(previous),
-                None => self.last = previous,
+            match next.is_null() {
+                true => self.last = precedes,
+                false => (*next.cast::<Links<W>>()).previous.set(precedes),
             }
         }
     }

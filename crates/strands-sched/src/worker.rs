@@ -156,18 +156,7 @@ impl Worker {
             guard: shared.config.guard,
             ..PoolConfig::default()
         })?;
-        let worker: &'static mut Worker = Box::leak(Box::new(Worker {
-            inbox: Inbox::new(),
-            bell: Mutex::new(Some(driver.waker())),
-            live: Live::new(),
-            live_count: AtomicUsize::new(0),
-            incoming: AtomicUsize::new(0),
-            ended: AtomicBool::new(false),
-            theirs,
-            turns: AtomicU32::new(0),
-            index,
-            own: UnsafeCell::new(None),
-        }));
+        let worker = Worker::leak(index, driver.waker(), theirs);
         let name = Some(shared.worker_name(index).into());
         let header = PlainThread::allocate(name, ptr::from_mut(worker));
         let epoch = driver.now();
@@ -201,6 +190,11 @@ impl Worker {
     /// A worker that others can reach, without what only its own thread touches.
     #[cfg(all(test, loom))]
     pub(crate) fn for_models(bell: Arc<dyn DriverWaker>) -> &'static Worker {
+        Worker::leak(0, bell, Fresh::new().1)
+    }
+
+    /// What others can reach.
+    fn leak(index: usize, bell: Arc<dyn DriverWaker>, theirs: Theirs) -> &'static mut Worker {
         Box::leak(Box::new(Worker {
             inbox: Inbox::new(),
             bell: Mutex::new(Some(bell)),
@@ -208,9 +202,9 @@ impl Worker {
             live_count: AtomicUsize::new(0),
             incoming: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
-            theirs: Fresh::new().1,
+            theirs,
             turns: AtomicU32::new(0),
-            index: 0,
+            index,
             own: UnsafeCell::new(None),
         }))
     }
@@ -339,17 +333,8 @@ impl Worker {
             if cancel::deliverable(me, self) {
                 return Outcome::Cancelled;
             }
-            loop {
-                me.set_run(Run::Parked);
-                // SAFETY: `me` is the running fiber, and who wakes it makes it ready.
-                let may_unwind = unsafe { self.suspend(own, me) };
-                if ready() {
-                    return Outcome::Woken;
-                }
-                if cancel::deliverable_unless(may_unwind, me, self) {
-                    return Outcome::Cancelled;
-                }
-            }
+            // SAFETY: as above.
+            return unsafe { self.park_until(own, me, ready, || false) };
         };
         // SAFETY: as above.
         unsafe { self.wait_until_deadline(own, me, deadline, &ready) }
@@ -384,14 +369,31 @@ impl Worker {
         if cancel::deliverable(me, self) {
             return Outcome::Cancelled;
         }
+        // SAFETY: as above.
+        unsafe { self.park_until(own, me, ready, || timer.has_fired()) }
+    }
+
+    /// Parks the running fiber until one of the three outcomes, looking after each wake.
+    ///
+    /// # Safety
+    ///
+    /// As for `wait_until`.
+    #[inline]
+    unsafe fn park_until(
+        &self,
+        own: &Own,
+        me: &Header,
+        ready: impl Fn() -> bool,
+        timed_out: impl Fn() -> bool,
+    ) -> Outcome {
         loop {
             me.set_run(Run::Parked);
-            // SAFETY: `me` is the running fiber; the timer or whoever wakes it makes it ready.
+            // SAFETY: `me` is the running fiber; who wakes it, or its timer, makes it ready.
             let may_unwind = unsafe { self.suspend(own, me) };
             if ready() {
                 return Outcome::Woken;
             }
-            if timer.has_fired() {
+            if timed_out() {
                 return Outcome::TimedOut;
             }
             if cancel::deliverable_unless(may_unwind, me, self) {
@@ -955,6 +957,7 @@ unsafe extern "C" fn fiber_main(argument: Word) -> Exit {
     unsafe {
         // `run_closure` catches panics, those of destructors too.
         header.run_closure();
+        header.locals.free();
         header.set_run(Run::Ended);
         let own = (*header.worker()).own();
         own.ended.set(fiber);

@@ -1,8 +1,39 @@
 //! Atomics: std's, or loom's under `--cfg loom`, so that the models check the code that ships.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
+pub(crate) use loom::sync::Arc;
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+#[cfg(loom)]
+pub(crate) use loom::{cell::UnsafeCell, thread::yield_now};
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32};
+pub(crate) use std::sync::Arc;
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+#[cfg(not(loom))]
+pub(crate) use std::thread::yield_now;
 
-pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+/// std's cell with the face of loom's, which sees who looks into it when.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) fn new(value: T) -> UnsafeCell<T> {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
+/// Waits for another thread that is between two instructions: spins, then lets others run.
+pub(crate) fn backoff(round: &mut u32) {
+    *round += 1;
+    if *round < 64 && cfg!(not(loom)) { std::hint::spin_loop() } else { yield_now() }
+}

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use strands_sched::{Op, Outcome, Place, WaitQueue, assert_not_forked};
+use strands_sched::{Op, Outcome, Place, WaitQueue, assert_may_wait};
 
 use crate::mutex::{Cancel, MutexGuard};
 use crate::poison::{LockResult, PoisonError};
@@ -318,10 +318,7 @@ impl Condvar {
     /// });
     /// ```
     pub fn notify_all(&self) {
-        let mut line = self.line.lock();
-        let chosen = line.choose_all();
-        drop(line);
-        drop(chosen);
+        self.line.lock().release_all();
     }
 
     fn wait_until<'a, T>(
@@ -330,7 +327,7 @@ impl Condvar {
         op: &'static Op,
         deadline: Option<Instant>,
     ) -> (LockResult<MutexGuard<'a, T>>, Outcome) {
-        assert_not_forked(); // Now, as the guard unlocks.
+        assert_may_wait(deadline); // Now, as the guard unlocks.
         let mut outcome = Outcome::Cancelled;
         let locked = guard.wait_with(|mutex| {
             outcome = self.line.lock().wait(Place::Last, op, deadline, (), || mutex.unlock());

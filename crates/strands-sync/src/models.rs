@@ -1,13 +1,32 @@
-//! The mutex under loom: every interleaving of a few threads.
+//! The protocols under loom: every interleaving of a few threads; here the mutex and the condition variable.
 //!
 //! The data is loom's `UnsafeCell`, so that two holders at once, or a hand-over without the order it
 //! needs, are found. A lost wake-up is found as a deadlock.
+
+mod barrier;
+mod broadcast;
+mod channel;
+mod mpsc;
+mod notify;
+mod once;
+mod oneshot;
+mod rwlock;
+mod semaphore;
+mod wait_group;
+mod watch;
+
+use std::time::Instant;
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
 use crate::{Condvar, Mutex};
+
+/// A time that has passed: who waits until then gives up at once, or when it loses a race.
+fn passed() -> Instant {
+    Instant::now()
+}
 
 fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();

@@ -13,7 +13,7 @@
 //! queue, takes it: bound 0 is a rendezvous). So who was chosen has nothing to look for when it runs,
 //! and no newcomer can take what it was woken for. Who gave up meanwhile is passed over in the same step.
 //!
-//! The receiver of an unbounded channel takes all queued messages at once, by swapping its own empty
+//! The receiver of an unbounded channel takes all queued messages at once, if there are several, by swapping its own empty
 //! buffer for the queue; so a busy channel locks once for many messages and allocates nothing.
 //!
 //! Messages are dropped outside the locks, as their destructors may do anything. (The type is `!Sync`, but fibers of
@@ -41,12 +41,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::time::{Duration, Instant};
 
 use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, Wake, cancel_unwind, charge};
+
+use crate::atomic::{AcqRel, Arc, AtomicUsize, Relaxed};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
@@ -132,6 +131,8 @@ pub struct Receiver<T> {
     taken: RefCell<VecDeque<T>>,
 }
 
+// No message is ever pinned.
+impl<T> Unpin for Receiver<T> {}
 impl<T> UnwindSafe for Sender<T> {}
 impl<T> RefUnwindSafe for Sender<T> {}
 impl<T> UnwindSafe for SyncSender<T> {}
@@ -377,6 +378,9 @@ impl<T> Receiver<T> {
             return Err(messages);
         }
         let mut taken = self.taken.borrow_mut();
+        if messages.queue.len() == 1 && taken.capacity() <= MANY {
+            return Ok(messages.queue.pop_front().expect("there is one"));
+        }
         mem::swap(&mut *taken, &mut messages.queue);
         // Our buffer is the queue now. If a burst has left it far too large, its memory goes back.
         let excess =
@@ -495,12 +499,13 @@ impl<T> Channel<T> {
         Ok(())
     }
 
-    fn add_sender(self: &Arc<Self>) -> Arc<Self> {
-        let senders = self.senders.fetch_add(1, Relaxed);
+    /// The channel, for one sender more.
+    fn add_sender(channel: &Arc<Self>) -> Arc<Self> {
+        let senders = channel.senders.fetch_add(1, Relaxed);
         if senders > isize::MAX as usize {
             std::process::abort(); // As `Arc` does: they were forgotten by the billion.
         }
-        self.clone()
+        channel.clone()
     }
 
     fn remove_sender(&self) {
@@ -509,21 +514,19 @@ impl<T> Channel<T> {
         }
         let mut messages = self.messages.lock();
         messages.senders_gone = true;
-        let chosen = messages.choose_all();
-        drop(messages);
-        drop(chosen);
+        messages.release_all();
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
-        Sender { channel: self.channel.add_sender() }
+        Sender { channel: Channel::add_sender(&self.channel) }
     }
 }
 
 impl<T> Clone for SyncSender<T> {
     fn clone(&self) -> SyncSender<T> {
-        SyncSender { channel: self.channel.add_sender() }
+        SyncSender { channel: Channel::add_sender(&self.channel) }
     }
 }
 
@@ -544,10 +547,9 @@ impl<T> Drop for Receiver<T> {
         let mut messages = self.channel.messages.lock();
         messages.receiver_gone = true;
         let queue = mem::take(&mut messages.queue);
-        // Nobody gets in line from here on; those who are find their message still in the slot.
-        let chosen = self.channel.senders_in_line.lock().choose_all();
         drop(messages);
-        drop(chosen);
+        // Nobody gets in line from here on; those who are find their message still in the slot.
+        self.channel.senders_in_line.lock().release_all();
         // First come, first dropped. If a destructor panics the queue is dropped all the same.
         drop(mem::take(self.taken.get_mut()));
         drop(queue);

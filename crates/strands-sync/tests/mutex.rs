@@ -20,7 +20,7 @@ fn does_what_stds_does() {
         let guard = mutex.lock().unwrap();
         assert_eq!(format!("{guard} {guard:?}"), "2 2");
         assert!(matches!(mutex.try_lock(), Err(TryLockError::WouldBlock)));
-        assert_eq!(format!("{mutex:?}"), "Mutex { data: <locked>, poisoned: false, .. }");
+        assert_eq!(format!("{mutex:?}"), r#"Mutex { data: "<locked>", poisoned: false, .. }"#);
         drop(guard);
         *mutex.try_lock().unwrap() += 1;
         assert_eq!(format!("{mutex:?}"), "Mutex { data: 3, poisoned: false, .. }");

@@ -5,7 +5,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 
 use strands_sync::mpsc::{self, Receiver, Sender, SyncSender};
-use strands_sync::{Condvar, Mutex, MutexGuard};
+use strands_sync::{Condvar, Mutex, MutexGuard, broadcast, channel, oneshot, watch};
 
 macro_rules! implements {
     ($($type:ty: $($bound:path),+;)+) => {
@@ -40,6 +40,14 @@ fn auto_traits_are_stds() {
         SyncSender<SendNotSync>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
         Receiver<SendNotSync>: Send, UnwindSafe, RefUnwindSafe, Unpin;
         mpsc::IntoIter<SendNotSync>: Send;
+        channel::Sender<SendNotSync>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
+        channel::Receiver<SendNotSync>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
+        oneshot::Sender<SendNotSync>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
+        oneshot::Receiver<SendNotSync>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
+        watch::Sender<u8>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
+        watch::Receiver<u8>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
+        broadcast::Sender<u8>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
+        broadcast::Receiver<u8>: Send, Sync, UnwindSafe, RefUnwindSafe, Unpin;
     }
     lacks! {
         Mutex<Neither>: Send;
@@ -53,6 +61,16 @@ fn auto_traits_are_stds() {
         Receiver<Neither>: Send;
         Receiver<u8>: Sync;
         mpsc::Iter<'static, u8>: Send;
+        channel::Sender<Neither>: Send;
+        channel::Sender<Neither>: Sync;
+        channel::Receiver<Neither>: Send;
+        channel::Receiver<Neither>: Sync;
+        oneshot::Sender<Neither>: Send;
+        oneshot::Receiver<Neither>: Send;
+        watch::Sender<SendNotSync>: Sync;
+        watch::Receiver<SendNotSync>: Send;
+        broadcast::Sender<SendNotSync>: Sync;
+        broadcast::Receiver<SendNotSync>: Send;
     }
 }
 

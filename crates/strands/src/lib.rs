@@ -51,6 +51,7 @@
 //!
 //! - [`thread`], [`net`], [`sync`], [`time`] and [`os`]: std's modules of those names, for fibers and plain
 //!   threads alike, in any mix.
+//! - [`thread_local!`]: std's, with a value for each fiber.
 //! - [`main`] and [`test`]: attributes that run a function as a fiber.
 //! - [`Runtime`], [`unblock`], [`cancel`]: what std has no name for.
 //! - [`soundness`]: what is guaranteed, by what, and what is not. Read it before you build on this.
@@ -78,6 +79,8 @@ pub mod time;
 
 #[doc(inline)]
 pub use runtime::Runtime;
+#[doc(inline)]
+pub use sync::channel;
 #[doc(inline)]
 pub use thread::{scope, sleep, spawn, spawn_local, yield_now};
 
@@ -175,8 +178,12 @@ where
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// For the expansions of this crate's attributes only; it changes without notice.
+/// For the expansions of this crate's macros only; it changes without notice.
 #[doc(hidden)]
 pub mod __rt {
+    pub use std::thread_local as std_thread_local;
+    pub use strands_sched::FiberKey;
+
     pub use crate::runtime::entry::{main, test, test_returning};
+    pub use crate::thread::local::{const_key, lazy_key};
 }

@@ -26,7 +26,8 @@
 //! is, and a clone of one that was taken out may block its worker when it writes.
 //!
 //! A socket that lingers ([`socket2`'s `set_linger`](https://docs.rs/socket2)) with a time above
-//! zero blocks the worker for up to that time when it is closed, as it blocks a thread.
+//! zero suspends the fiber that closes it for up to that time, as it blocks a thread; meanwhile it
+//! takes one of the threads for [blocking work](crate::unblock).
 
 mod addr;
 mod listener;

@@ -116,8 +116,9 @@ pub use strands_sched::UnfinishedFiber;
 /// use another: spawn on it, or [`run`](Self::run) a closure there, which suspends it meanwhile.
 ///
 /// Dropping a runtime shuts it down: fibers that wait are cancelled, those that never started are
-/// dropped, and the drop waits for all to end. Dropped by one of its own fibers, it cannot wait:
-/// then it only cancels, that fiber too. With `panic = "abort"`, and in a forked child, it is
+/// dropped, and the drop waits for all to end. Dropped on one of its own threads (by a fiber of it,
+/// in a closure that one gave to [`unblock`](crate::unblock), by a hook) it cannot wait: then it
+/// only cancels, that fiber too, and its threads end by themselves. With `panic = "abort"`, and in a forked child, it is
 /// otherwise: see [`soundness`](crate::soundness#the-life-of-the-process).
 ///
 /// ```
@@ -264,7 +265,8 @@ impl Runtime {
     ///
     /// # Panics
     ///
-    /// If called by a fiber of this runtime, which would wait for itself.
+    /// If called on a thread of this runtime, which would wait for itself: by a fiber, in a closure
+    /// given to [`unblock`](crate::unblock), or by a hook. The runtime is dropped then.
     ///
     /// ```
     /// use std::time::Duration;
@@ -540,6 +542,7 @@ pub(crate) mod entry {
         let options = SpawnOptions {
             name: Some("main".into()),
             stack_bytes: Some(stack_bytes.unwrap_or(MAIN_STACK_BYTES)),
+            stack_help: Some("give it more with #[strands::main(stack_size = BYTES)]"),
             ..SpawnOptions::default()
         };
         runtime.run_with(options, || body().report())
@@ -575,6 +578,7 @@ pub(crate) mod entry {
             // As std's test threads are called by their test.
             name: std::thread::current().name().map(String::from),
             stack_bytes: Some(stack_bytes.unwrap_or(TEST_STACK_BYTES)),
+            stack_help: Some("give it more with #[strands::test(stack_size = BYTES)]"),
             ..SpawnOptions::default()
         };
         runtime.run_with(options, body)

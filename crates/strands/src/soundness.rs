@@ -21,6 +21,9 @@
 //! by panic or by a cancel. This is why children may borrow, as with `std::thread::scope`. The same
 //! holds for what [`Runtime::run`](crate::Runtime::run) and [`unblock`](crate::unblock) are given.
 //!
+//! **A fiber's own values stay while somebody can refer to them.** They are destroyed after its frames,
+//! on its own stack, and never move: see [`LocalKey`](crate::thread::LocalKey).
+//!
 //! **Buffers are borrowed for as long as the kernel may use them.** A read or write that is
 //! cancelled or times out does not return before the kernel has let go of the buffer.
 //!
@@ -37,9 +40,10 @@
 //! memory that is gone. Do not wait inside such a call; run it in [`unblock`](crate::unblock) where
 //! it might. This is so with all fibers that share a thread.
 //!
-//! **`thread_local!` is per worker.** Sound, but a value kept there is seen by whichever fiber of
+//! **`std::thread_local!` is per worker.** Sound, but a value kept there is seen by whichever fiber of
 //! the worker runs next: a cache or a counter is all right, a "current request" is not. A `RefCell`
 //! there that is borrowed across something that waits panics when the next fiber borrows it.
+//! [`strands::thread_local!`](crate::thread_local) is per fiber, and has neither fault.
 //!
 //! **`std::thread::panicking` is per OS thread.** While a fiber waits in the middle of its
 //! unwinding (a destructor that sleeps, locks or joins), the other fibers of its worker see
@@ -68,7 +72,8 @@
 //! `LocalKey::with`). If such a coroutine is forgotten, or kept in a thread-local of its own, and its
 //! thread ends, the borrowed value is destroyed while the coroutine (or a thread that it lent the
 //! value to in a scope) may still use it: safe code can then read memory that is gone. Fibers are not concerned: a
-//! worker's thread does not end before its fibers have.
+//! worker's thread does not end before its fibers have. Nor are the values of
+//! [`strands::thread_local!`](crate::thread_local) in fibers: one that is lent out when its fiber ends is leaked.
 //!
 //! **A bare coroutine that outlives its fiber.** If it suspends inside a closure that `strands_sched` calls
 //! with or for the running fiber (`with_current_task`, `wait_until`, `Locked::wait`), then that fiber
@@ -76,7 +81,7 @@
 //! in *this* crate's interface calls back in such a place.
 //!
 //! **`std::process::exit`, called by a fiber.** Where the system then destroys the thread-locals of
-//! the calling thread (glibc does), it destroys what *other* fibers of that worker may have lent to
+//! the calling thread (glibc, macOS and Windows do), it destroys what *other* fibers of that worker may have lent to
 //! fibers or threads elsewhere, in a scope inside of `LocalKey::with`; those run on for a moment and
 //! can read what is gone. A plain thread can do so to itself only. Let `main` end the process where
 //! thread-locals are lent out.
@@ -111,7 +116,8 @@
 //! - **A panic in a hook** of a runtime is reported and goes no further.
 //! - **A panic in the destructor of a thread-local**, when a worker's or a pool's thread ends, aborts
 //!   the process, as with any thread. Such a destructor may wait, lock and spawn: it runs on a plain
-//!   thread.
+//!   thread. So does a panic in the destructor of a fiber's own value
+//!   ([`strands::thread_local!`](crate::thread_local)), which may wait too: it runs on the fiber.
 //! - **A panic in a destructor while a fiber is unwound by a cancel** aborts, as amid the unwinding
 //!   of a panic: of a message, say, in a channel that the fiber holds when its runtime is shut down.
 //!
@@ -137,7 +143,9 @@
 //! taken, data that is there is read, [`unblock`](crate::unblock) does its work in place. What would have
 //! to wait says so instead of hanging: I/O, [`thread::Builder::spawn`](crate::thread::Builder::spawn)
 //! and [`runtime::Builder::build`](crate::runtime::Builder::build) with an error of kind
-//! `Unsupported`, all else (a lock, a channel, `join`, `sleep`, `park`, `spawn`) with a panic. A
+//! `Unsupported`, all else (a lock, a channel, `join`, `sleep`, `park`, `spawn`) with a panic. With
+//! a time limit of zero, or on a non-blocking handle, there is nothing to wait for: these time out
+//! as anywhere. A
 //! runtime of the parent's that is dropped there is left alone. Nothing that the child does to its
 //! copies acts on the parent, and no fiber but the one that forked runs there: when that ends, the
 //! process does, with code 0, or 101 if it panicked. `std::process::Command` is not concerned.

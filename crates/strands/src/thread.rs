@@ -22,22 +22,29 @@
 //!
 //! - Fibers are scheduled by their worker, and not preempted: see [`yield_now`] and
 //!   [`unblock`](crate::unblock).
-//! - `thread_local!` is per worker, not per fiber: see [Soundness](crate::soundness).
+//! - [`strands::thread_local!`](crate::thread_local) is per fiber; `std::thread_local!` is that of the worker,
+//!   which its fibers share: see [Soundness](crate::soundness).
 //! - [`Builder::spawn`] accepts a fiber before it has a stack; it fails while stacks are exhausted.
 //! - A fiber that a runtime's shutdown cancels unwinds with
 //!   [`Cancelled`](crate::cancel::Cancelled), which [`JoinHandle::join`] returns.
+//! - A scope, and [`JoinHandle::is_finished`], wait for the destructors of a fiber's [`LocalKey`]s too.
+//! - A panic's message has the name of the worker's OS thread, as std's hook knows no fibers. A hook of
+//!   one's own may print [`current`]'s name.
+//! - A result that nobody joins, and that panics when it is dropped, does not abort the process.
 //! - `JoinHandle` has no `pthread_t`. `Builder::spawn_unchecked` is left out, as nothing in this
-//!   crate is unsafe.
+//!   crate is unsafe. What is unstable in std is left out.
 
 mod builder;
 mod handle;
 mod join;
+pub(crate) mod local;
 mod scoped;
 mod wait;
 
 pub use builder::{Builder, spawn, spawn_local};
 pub use handle::{Thread, ThreadId, current};
 pub use join::{JoinHandle, LocalJoinHandle, Result};
+pub use local::{AccessError, LocalKey};
 pub use scoped::{Scope, ScopedJoinHandle, scope};
 /// Where a fiber should start; a hint for [`Builder::placement`].
 ///
@@ -53,3 +60,5 @@ pub use scoped::{Scope, ScopedJoinHandle, scope};
 /// ```
 pub use strands_sched::Placement;
 pub use wait::{available_parallelism, panicking, park, park_timeout, sleep, yield_now};
+#[allow(deprecated)]
+pub use wait::{park_timeout_ms, sleep_ms};

@@ -1,7 +1,10 @@
 //! `std::time`, with a clock that the runtime keeps.
 //!
 //! [`Instant`] is a type of strands' own, so that a runtime can be run in a time of its own. It
-//! converts from and into std's at no cost. The rest is std's.
+//! converts from and into std's at no cost. The rest of std's is std's.
+//!
+//! Beyond std: [`Interval`] for what happens every so often, and [`Deadline`], a point in time that several
+//! waits share. What waits until a point in time takes either `Instant`, or a `Deadline`.
 //!
 //! ```
 //! use strands::time::{Duration, Instant};
@@ -14,7 +17,13 @@
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 
-pub use std::time::{Duration, SystemTime, SystemTimeError, UNIX_EPOCH};
+pub use std::time::{Duration, SystemTime, SystemTimeError, TryFromFloatSecsError, UNIX_EPOCH};
+
+pub use deadline::Deadline;
+pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
+
+mod deadline;
+mod interval;
 
 /// A point in time that never runs backwards, as `std::time::Instant`.
 ///
@@ -130,6 +139,13 @@ impl From<std::time::Instant> for Instant {
 impl From<Instant> for std::time::Instant {
     fn from(instant: Instant) -> std::time::Instant {
         instant.0
+    }
+}
+
+/// For what waits until a point in time.
+impl From<Instant> for Option<std::time::Instant> {
+    fn from(instant: Instant) -> Option<std::time::Instant> {
+        Some(instant.0)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod thread_common;
 
+use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -129,6 +130,23 @@ fn every_wait(parents: Runtime) {
         panics("sleep", || thread::sleep(Duration::from_millis(1)));
         panics("park", thread::park);
         panics("park_timeout", || thread::park_timeout(Duration::from_millis(1)));
+
+        // What would wait for no time has come to its end.
+        thread::park_timeout(Duration::ZERO);
+        thread::sleep(Duration::ZERO);
+        assert_eq!(receiver.recv_timeout(Duration::ZERO), Err(mpsc::RecvTimeoutError::Timeout));
+        let unpoisoned = Mutex::new(0);
+        let waited = changed.wait_timeout(unpoisoned.lock().unwrap(), Duration::ZERO).unwrap();
+        assert!(waited.1.timed_out() && unpoisoned.try_lock().is_err(), "locked again");
+        drop(waited);
+        drop(unpoisoned.try_lock().unwrap());
+        near.set_nonblocking(true).unwrap();
+        assert_eq!(near.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        near.set_nonblocking(false).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut accepted = std::iter::from_fn(|| Some(listener.accept()));
+        let refused = accepted.find_map(Result::err).unwrap(); // There may be that `connect`'s.
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
 
         // What need not wait is done.
         assert_eq!(near.write(b"x").unwrap(), 1);
@@ -344,17 +362,49 @@ fn a_registered_handle_is_the_child_s_own() {
     assert_eq!(reading.join().unwrap(), 2, "the parent's registration is still there");
 }
 
+/// A fiber's values are destroyed where it ends: in the parent and in the child.
+fn a_fiber_that_forks_destroys_its_values_in_both_processes() {
+    const DROPPED: i32 = 5;
+    struct Value(AtomicBool, mpsc::Sender<()>);
+    impl Drop for Value {
+        fn drop(&mut self) {
+            if self.0.load(SeqCst) {
+                exit_at_once(DROPPED);
+            }
+            self.1.send(()).unwrap();
+        }
+    }
+    strands::thread_local!(static KEY: RefCell<Option<Value>> = const { RefCell::new(None) });
+    let (sender, dropped) = mpsc::channel();
+    let runtime = runtime(1);
+    let forks = runtime.spawn(move || {
+        KEY.set(Some(Value(AtomicBool::new(false), sender)));
+        let child = fork();
+        if child == 0 {
+            KEY.with_borrow(|value| value.as_ref().unwrap().0.store(true, SeqCst));
+            return;
+        }
+        assert_eq!(outcome(child), DROPPED);
+    });
+    forks.join().unwrap();
+    assert_eq!(dropped.recv(), Ok(()));
+}
+
 const CASES: &[(&str, fn())] = &[
     ("from a plain thread", from_a_plain_thread),
     ("from a fiber", from_a_fiber),
     ("no other fiber runs in the child", no_other_fiber_runs_in_the_child),
+    (
+        "a fiber that forks destroys its values in both processes",
+        a_fiber_that_forks_destroys_its_values_in_both_processes,
+    ),
     ("a child's end is its process's", a_child_s_end_is_its_process_s),
     ("a runtime first started in the child works", a_runtime_first_started_in_the_child_works),
     ("amid contention", amid_contention),
     ("a registered handle is the child's own", a_registered_handle_is_the_child_s_own),
 ];
 
-fn main() {
+pub fn main() {
     if let Some(case) = child_case() {
         let (_, run) = CASES.iter().find(|(name, _)| *name == case).expect("a case");
         return run();

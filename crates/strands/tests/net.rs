@@ -1015,3 +1015,46 @@ fn reads_of_nothing_are_those_of_std() {
     ours.set_read_timeout(None).unwrap();
     assert_eq!(ours.read_vectored(&mut []).unwrap(), 0, "it does not wait");
 }
+
+/// Whoever set it to linger, and however it is closed: others of the worker run meanwhile, or here
+/// nobody would end it.
+#[test]
+fn to_close_what_lingers_blocks_no_worker() {
+    const LONG: Option<Duration> = Some(Duration::from_secs(3_600));
+    let accepted = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&listener).set_linger(LONG).unwrap();
+        let listener = TcpListener::from(listener);
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, peer)
+    };
+    let by_dropping: fn(TcpStream) = drop;
+    let by_closing = |stream: TcpStream| stream.close();
+    let by_clones = |stream: TcpStream| {
+        let clone = stream.try_clone().unwrap();
+        drop(stream);
+        drop(clone);
+    };
+    let by_a_clone_made_before = |stream: TcpStream| {
+        let clone = stream.try_clone().unwrap();
+        socket2::SockRef::from(&stream).set_linger(LONG).unwrap();
+        drop(stream);
+        drop(clone);
+    };
+    runtime(1)
+        .run(SpawnOptions::default(), || {
+            for close in [by_dropping, by_closing, by_clones, by_a_clone_made_before] {
+                let adopted = pair();
+                socket2::SockRef::from(&adopted.0).set_linger(LONG).unwrap();
+                for (mut stream, peer) in [adopted, accepted()] {
+                    stream.set_nonblocking(true).unwrap();
+                    while stream.write(&[0; 1 << 16]).is_ok() {}
+                    let ends =
+                        strands_sched::spawn_local(SpawnOptions::default(), move || drop(peer));
+                    close(stream);
+                    ends.unwrap().join().unwrap();
+                }
+            }
+        })
+        .unwrap();
+}

@@ -57,6 +57,17 @@ fn run(case: &str) {
         }
         "main fiber" => drop(main_fiber()),
         "small main fiber" => drop(small_main_fiber()),
+        // What `#[strands::test]` expands to, without `#[test]`: there is no libtest here.
+        "test" => strands::__rt::test(None, None, overflowing),
+        "coroutine" => {
+            // No fiber's: it is resumed by a plain thread of a program that has a runtime.
+            let stack = strands_fiber::stack::Stack::new(32 * 1024).unwrap();
+            let mut coroutine =
+                strands_fiber::Coroutine::<(), (), ()>::with_stack(stack, |_, ()| {
+                    overflowing();
+                });
+            coroutine.resume(());
+        }
         "main thread" => overflowing(),
         "plain thread" => {
             let named = std::thread::Builder::new().name("plain".into());
@@ -105,8 +116,13 @@ fn main() {
     check("unnamed fiber", &["fiber <unnamed> (id ", "overflowed its stack of 256 KiB"]);
     check("fiber that has waited", &["fiber <unnamed>", "overflowed its stack of 256 KiB"]);
     check("fiber with a guard by mprotect", &["overflowed its stack of 64 KiB"]);
-    check("main fiber", &["fiber 'main' (id ", "overflowed its stack of 8192 KiB"]);
-    check("small main fiber", &["fiber 'main' (id ", "overflowed its stack of 1024 KiB"]);
+    let help = "help: give it more with #[strands::main(stack_size = BYTES)]";
+    check("main fiber", &["fiber 'main' (id ", "overflowed its stack of 8192 KiB", help]);
+    check("small main fiber", &["fiber 'main' (id ", "overflowed its stack of 1024 KiB", help]);
+    let help = "help: give it more with #[strands::test(stack_size = BYTES)]";
+    check("test", &["overflowed its stack of 2048 KiB", help]);
+    let help = "help: give it more with Coroutine::with_stack(";
+    check("coroutine", &["a coroutine has overflowed its stack of 32 KiB", help]);
     if cfg!(windows) {
         return; // What std says there, and how it ends the process, strands-fiber leaves alone.
     }

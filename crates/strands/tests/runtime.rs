@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use strands::cancel::{Cancelled, uncancellable};
+#[cfg(target_os = "linux")]
 use strands::runtime::{Backend, GuardKind};
 use strands::thread::{self, Builder};
 use strands::{Runtime, spawn, unblock};
@@ -374,7 +375,7 @@ fn a_shutdown_reports_a_busy_pool() {
     has_started.recv().unwrap();
     let unfinished = runtime.shutdown_timeout(Duration::ZERO).unwrap_err();
     assert_eq!((unfinished.fibers().len(), unfinished.busy_pool_threads()), (1, 1));
-    assert!(unfinished.to_string().contains("1 pool threads are busy"), "{unfinished}");
+    assert!(unfinished.to_string().contains("1 pool thread is busy"), "{unfinished}");
     release.send(()).unwrap();
     // It returns to the fiber, which had borrowed to it, and ends there: nothing waits any more.
     blocked.join().unwrap();
@@ -394,7 +395,7 @@ fn a_fiber_cannot_shut_its_own_runtime_down() {
             panic::catch_unwind(AssertUnwindSafe(|| runtime.shutdown_timeout(Duration::MAX)));
         // The runtime was dropped by the panic, which cancelled us.
         let text = text(&*shut.map(drop).unwrap_err()).to_string();
-        assert!(text.contains("one of its own fibers"), "{text}");
+        assert!(text.contains("one of its own threads (by a fiber"), "{text}");
         uncancellable(thread::yield_now);
         thread::sleep(Duration::MAX);
     });
@@ -421,6 +422,122 @@ fn a_runtime_dropped_by_its_own_fiber_only_cancels() {
         assert!(fiber.join().unwrap_err().is::<Cancelled>());
         assert!(other.join().unwrap_err().is::<Cancelled>());
     }
+}
+
+/// A place from which one of a runtime's own threads takes it.
+type Slot = Arc<Mutex<Option<Runtime>>>;
+
+#[test]
+fn a_closure_for_the_pool_cannot_shut_its_own_runtime_down() {
+    let own = Slot::default();
+    let its = own.clone();
+    let (go, gone) = mpsc::channel::<()>();
+    let runtime = runtime(1);
+    let fiber = runtime.spawn(move || {
+        let shut = panic::catch_unwind(AssertUnwindSafe(|| {
+            unblock(move || {
+                gone.recv().unwrap();
+                let runtime = its.lock().unwrap().take().unwrap();
+                runtime.shutdown_timeout(Duration::MAX)
+            })
+        }));
+        let text = text(&*shut.map(drop).unwrap_err()).to_string();
+        for part in ["one of its own threads", "`unblock`", "outside"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        uncancellable(thread::yield_now);
+        thread::sleep(Duration::MAX);
+    });
+    *own.lock().unwrap() = Some(runtime);
+    go.send(()).unwrap();
+    assert!(fiber.join().unwrap_err().is::<Cancelled>());
+}
+
+#[test]
+fn a_runtime_dropped_by_a_closure_for_its_pool_only_cancels() {
+    let own = Slot::default();
+    let its = own.clone();
+    let (go, gone) = mpsc::channel::<()>();
+    let stopped = Arc::new(Mutex::new(Vec::new()));
+    let (stops, all_stopped) = mpsc::channel::<()>();
+    let log = stopped.clone();
+    let runtime = Runtime::builder()
+        .workers(2)
+        .on_stop(move || {
+            let _dropped_with_the_last_thread = &stops;
+            log.lock().unwrap().push(os_thread_name());
+        })
+        .build()
+        .unwrap();
+    let other = runtime.spawn(|| thread::sleep(Duration::MAX));
+    let fiber = runtime.spawn(move || {
+        unblock(move || {
+            gone.recv().unwrap();
+            drop(its.lock().unwrap().take());
+        });
+        thread::sleep(Duration::MAX);
+    });
+    *own.lock().unwrap() = Some(runtime);
+    go.send(()).unwrap();
+    assert!(fiber.join().unwrap_err().is::<Cancelled>());
+    assert!(other.join().unwrap_err().is::<Cancelled>());
+    // Nobody waited, but all its threads end.
+    assert!(all_stopped.recv().is_err());
+    assert_eq!(stopped.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn a_runtime_dropped_by_a_hook_of_its_own_only_cancels() {
+    // In a worker's thread before its first fiber, and in a pool thread.
+    for in_pool in [false, true] {
+        let own = Slot::default();
+        let its = Arc::downgrade(&own);
+        let (go, gone) = mpsc::channel::<()>();
+        let gone = Mutex::new(gone);
+        let hook = move || {
+            let is_pool = os_thread_name().contains("blocking");
+            if is_pool == in_pool {
+                gone.lock().unwrap().recv().unwrap();
+                let runtime = its.upgrade().unwrap().lock().unwrap().take();
+                drop(runtime.unwrap());
+            }
+        };
+        let runtime = Runtime::builder().workers(1).on_start(hook).build().unwrap();
+        let fiber = runtime.spawn(|| {
+            unblock(|| ());
+            thread::sleep(Duration::MAX);
+        });
+        *own.lock().unwrap() = Some(runtime);
+        go.send(()).unwrap();
+        assert!(fiber.join().unwrap_err().is::<Cancelled>());
+    }
+}
+
+#[test]
+fn who_shuts_another_runtime_down_holds_up_no_worker() {
+    let (send, message) = mpsc::channel::<()>();
+    let message = Mutex::new(message);
+    let waits = Arc::new(AtomicBool::new(false));
+    let its = waits.clone();
+    let hook = move || {
+        // A pool thread that ends waits for a fiber of the worker on which its end is awaited.
+        if os_thread_name().contains("blocking") {
+            its.store(true, SeqCst);
+            message.lock().unwrap().recv().unwrap();
+        }
+    };
+    let other = Runtime::builder().workers(1).on_stop(hook).build().unwrap();
+    other.run(|| unblock(|| ()));
+    runtime(1).run(move || {
+        let sends = strands::spawn_local(move || {
+            while !waits.load(SeqCst) {
+                thread::yield_now();
+            }
+            send.send(()).unwrap();
+        });
+        drop(other);
+        sends.join().unwrap();
+    });
 }
 
 #[test]

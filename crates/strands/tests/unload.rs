@@ -163,7 +163,7 @@ fn run(case: &str, path: &Path) {
     }
 }
 
-fn main() {
+pub fn main() {
     const PLUGIN: &str = "STRANDS_TEST_PLUGIN";
     if let Some(case) = child_case() {
         return run(&case, Path::new(&std::env::var_os(PLUGIN).unwrap()));

@@ -34,6 +34,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use super::{Entry, Exit, Word};
+use crate::float_control::FloatControl;
 use crate::stack::Stack;
 
 /// Where a suspended party goes on.
@@ -78,6 +79,9 @@ impl Context {
     pub fn stack_pointer(&self) -> *const u8 {
         self.sp as *const u8
     }
+
+    /// Nothing to do: a switch keeps FPCR, whether it is shared or not.
+    pub fn adopt_float_control(&mut self) {}
 }
 
 impl Default for Context {
@@ -88,7 +92,7 @@ impl Default for Context {
 
 /// Saves the running party in `save` and goes on in `load`, which receives `arg`.
 ///
-/// Returns when somebody switches to `save`, with what that switch handed over.
+/// Returns when somebody switches to `save`, with what that switch handed over, and `save`.
 ///
 /// # Safety
 ///
@@ -96,8 +100,13 @@ impl Default for Context {
 ///   switched to since; its stack is intact; and it belongs to this thread.
 /// - `save` and `load` are valid and distinct, and `save` stays so until it is switched to.
 #[inline(always)]
-pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Word {
+pub unsafe fn switch<F: FloatControl>(
+    save: *mut Context,
+    load: *const Context,
+    arg: Word,
+) -> (Word, *mut Context) {
     let received: Word;
+    let own: *mut Context;
     // SAFETY: the caller promises that `load` holds a party of this thread that waits at a label
     // `2:` (or at `begin`) with its stack intact. All registers are declared clobbered but `sp`,
     // `x29` and `x19`, which are saved in and restored from the contexts.
@@ -128,7 +137,8 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
             FP = const offset_of!(Context, fp),
             FPCR = const offset_of!(Context, fpcr),
             // As an Exit has them: `load`, then `arg`.
-            inout("x0") load => _,
+            // Whose address was loaded from is who goes on.
+            inout("x0") load => own,
             inout("x1") arg => received,
             inout("x2") save => _,
             out("x20") _, out("x21") _, out("x22") _, out("x23") _, out("x24") _,
@@ -137,7 +147,7 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
             clobber_abi("C"),
         );
     }
-    received
+    (received, own)
 }
 
 /// The first frame of every started context: calls the entry, then goes on where it says.

@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::{Entry, Word};
+use crate::float_control::FloatControl;
 use crate::stack::Stack;
 
 /// Where a suspended party goes on: the baton that its thread waits for.
@@ -75,6 +76,9 @@ impl Context {
     pub fn stack_pointer(&self) -> *const u8 {
         std::ptr::null()
     }
+
+    /// Nothing to do: each thread has control words of its own.
+    pub fn adopt_float_control(&mut self) {}
 }
 
 impl Default for Context {
@@ -114,13 +118,17 @@ unsafe fn proceed(load: *const Context, arg: Word) {
 /// # Safety
 ///
 /// As for the ISA backends.
-pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Word {
+pub unsafe fn switch<F: FloatControl>(
+    save: *mut Context,
+    load: *const Context,
+    arg: Word,
+) -> (Word, *mut Context) {
     // The baton is held by an Arc of our own: once it is handed to us, the context may move.
     // SAFETY: the caller promises that `save` is valid.
     let baton = unsafe { (*save).baton.clone() };
     // SAFETY: the caller promises that `load` is valid until it is gone on from.
     unsafe { proceed(load, arg) };
-    baton.wait()
+    (baton.wait(), save)
 }
 
 /// Nothing to fetch.

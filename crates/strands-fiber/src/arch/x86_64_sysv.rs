@@ -24,6 +24,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use super::{Entry, Exit, Word};
+use crate::float_control::FloatControl;
 use crate::stack::Stack;
 
 /// Where a suspended party goes on.
@@ -72,6 +73,18 @@ impl Context {
     pub fn stack_pointer(&self) -> *const u8 {
         self.sp as *const u8
     }
+
+    /// Makes the control words that are in force those that an [`Exit`] to this context loads.
+    pub fn adopt_float_control(&mut self) {
+        // SAFETY: both instructions only write to the places named.
+        unsafe {
+            asm!(
+                "fnstcw [{}]", "stmxcsr [{}]",
+                in(reg) &raw mut self.x87_control, in(reg) &raw mut self.mxcsr,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
 }
 
 impl Default for Context {
@@ -82,7 +95,7 @@ impl Default for Context {
 
 /// Saves the running party in `save` and goes on in `load`, which receives `arg`.
 ///
-/// Returns when somebody switches to `save`, with what that switch handed over.
+/// Returns when somebody switches to `save`, with what that switch handed over, and `save`.
 ///
 /// # Safety
 ///
@@ -90,8 +103,13 @@ impl Default for Context {
 ///   switched to since; its stack is intact; and it belongs to this thread.
 /// - `save` and `load` are valid and distinct, and `save` stays so until it is switched to.
 #[inline(always)]
-pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Word {
+pub unsafe fn switch<F: FloatControl>(
+    save: *mut Context,
+    load: *const Context,
+    arg: Word,
+) -> (Word, *mut Context) {
     let received: Word;
+    let own: *mut Context;
     // SAFETY: the caller promises that `load` holds a party of this thread that waits at a label
     // `2:` (or at `begin`) with its stack intact. All registers are declared clobbered but `rsp`,
     // `rbp` and `rbx`, which are saved in and restored from the contexts.
@@ -103,9 +121,10 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
             "mov [rdi + {BP}], rbp",
             "mov [rdi + {BX}], rbx",
             // Control words are stored always and loaded only where they differ: loading
-            // serialises, and nearly all parties share one setting. Reading MXCSR is microcode and
+            // serialises, and nearly all parties have one setting. Reading MXCSR is microcode and
             // takes half of a switch's time, wherever among these instructions it stands; the x87
             // word costs next to nothing.
+            ".if {KEPT}",
             "fnstcw [rdi + {X87}]",
             "stmxcsr [rdi + {MXCSR}]",
             "movzx eax, word ptr [rdi + {X87}]",
@@ -116,15 +135,19 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
             "test eax, {MXCSR_CONTROL}",
             "jnz 3f",
             "4:",
+            ".endif",
             "mov rbx, [rsi + {BX}]",
             "mov rbp, [rsi + {BP}]",
             "mov rsp, [rsi + {SP}]",
             "jmp [rsi + {PC}]",
+            ".if {KEPT}",
             "3:",
             "ldmxcsr [rsi + {MXCSR}]",
             "fldcw [rsi + {X87}]",
             "jmp 4b",
+            ".endif",
             "2:",
+            KEPT = const F::KEPT as u8,
             PC = const offset_of!(Context, pc),
             SP = const offset_of!(Context, sp),
             BP = const offset_of!(Context, bp),
@@ -133,13 +156,14 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
             X87 = const offset_of!(Context, x87_control),
             MXCSR_CONTROL = const MXCSR_CONTROL,
             inout("rdi") save => _,
-            inout("rsi") load => _,
+            // Whose address was loaded from is who goes on.
+            inout("rsi") load => own,
             inout("rdx") arg => received,
             out("r12") _, out("r13") _, out("r14") _, out("r15") _,
             clobber_abi("sysv64"),
         );
     }
-    received
+    (received, own)
 }
 
 /// The first frame of every started context: calls the entry, then goes on where it says.
@@ -156,6 +180,7 @@ unsafe extern "C" fn begin() {
         "mov rdi, rdx",
         "call rbx",
         // Out: rax, rdx = the Exit. The contexts' layout is as in `switch`.
+        "mov rsi, rax",
         "ldmxcsr [rax + {MXCSR}]",
         "fldcw [rax + {X87}]",
         "mov rbx, [rax + {BX}]",

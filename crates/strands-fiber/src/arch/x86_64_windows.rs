@@ -41,6 +41,7 @@ use windows_sys::Win32::System::Diagnostics::Debug::{
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, TerminateProcess};
 
 use super::{Entry, Exit, Word};
+use crate::float_control::FloatControl;
 use crate::stack::{COMMITTED_FROM_BELOW_END, Stack};
 
 /// Where a suspended party goes on.
@@ -125,6 +126,18 @@ impl Context {
     pub fn stack_pointer(&self) -> *const u8 {
         self.sp as *const u8
     }
+
+    /// Makes the control words that are in force those that an [`Exit`] to this context loads.
+    pub fn adopt_float_control(&mut self) {
+        // SAFETY: both instructions only write to the places named.
+        unsafe {
+            asm!(
+                "fnstcw [{}]", "stmxcsr [{}]",
+                in(reg) &raw mut self.x87_control, in(reg) &raw mut self.mxcsr,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
 }
 
 impl Default for Context {
@@ -133,69 +146,11 @@ impl Default for Context {
     }
 }
 
-/// Saves the running party in `save` and goes on in `load`, which receives `arg`.
-///
-/// Returns when somebody switches to `save`, with what that switch handed over.
-///
-/// # Safety
-///
-/// - `load` was saved by a `switch` that has not been gone on from since, or started and not
-///   switched to since; its stack is intact; and it belongs to this thread.
-/// - `save` and `load` are valid and distinct, and `save` stays so until it is switched to.
-#[inline(always)]
-pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Word {
-    let received: Word;
-    // SAFETY: the caller promises that `load` holds a party of this thread that waits at a label
-    // `2:` (or at `begin`) with its stack intact. All registers are declared clobbered but `rsp`,
-    // `rbp` and `rbx`, which are saved in and restored from the contexts, as are the TEB's words.
-    unsafe {
-        asm!(
-            "lea rax, [rip + 2f]",
-            "mov [rdi + {PC}], rax",
-            "mov [rdi + {SP}], rsp",
-            "mov [rdi + {BP}], rbp",
-            "mov [rdi + {BX}], rbx",
-            // Control words are stored always and loaded only where they differ: loading
-            // serialises, and nearly all parties share one setting.
-            "fnstcw [rdi + {X87}]",
-            "stmxcsr [rdi + {MXCSR}]",
-            "mov rax, gs:[{TEB_BASE}]",
-            "mov rcx, gs:[{TEB_LIMIT}]",
-            "mov r8, gs:[{TEB_ALLOCATION}]",
-            "mov r9d, gs:[{TEB_GUARANTEED}]",
-            "mov r10, gs:[{TEB_EXCEPTIONS}]",
-            "mov [rdi + {STACK_BASE}], rax",
-            "mov [rdi + {STACK_LIMIT}], rcx",
-            "mov [rdi + {STACK_ALLOCATION}], r8",
-            "mov [rdi + {STACK_GUARANTEED}], r9d",
-            "mov [rdi + {EXCEPTION_LIST}], r10",
-            "movzx eax, word ptr [rdi + {X87}]",
-            "cmp ax, [rsi + {X87}]",
-            "jne 3f",
-            "mov eax, [rdi + {MXCSR}]",
-            "xor eax, [rsi + {MXCSR}]",
-            "test eax, {MXCSR_CONTROL}",
-            "jnz 3f",
-            "4:",
-            "mov rax, [rsi + {STACK_BASE}]",
-            "mov rcx, [rsi + {STACK_LIMIT}]",
-            "mov r8, [rsi + {STACK_ALLOCATION}]",
-            "mov r9d, [rsi + {STACK_GUARANTEED}]",
-            "mov r10, [rsi + {EXCEPTION_LIST}]",
-            "mov gs:[{TEB_BASE}], rax",
-            "mov gs:[{TEB_LIMIT}], rcx",
-            "mov gs:[{TEB_ALLOCATION}], r8",
-            "mov gs:[{TEB_GUARANTEED}], r9d",
-            "mov gs:[{TEB_EXCEPTIONS}], r10",
-            "mov rbx, [rsi + {BX}]",
-            "mov rbp, [rsi + {BP}]",
-            "mov rsp, [rsi + {SP}]",
-            "jmp [rsi + {PC}]",
-            "3:",
-            "ldmxcsr [rsi + {MXCSR}]",
-            "fldcw [rsi + {X87}]",
-            "jmp 4b",
-            "2:",
+/// `$asm!` of `$template` and `$operand`s that may name the places of a context's and the TEB's words.
+macro_rules! with_places {
+    ($asm:ident, [$($template:tt)*], $($operand:tt)*) => {
+        $asm!(
+            $($template)*
             PC = const offset_of!(Context, pc),
             SP = const offset_of!(Context, sp),
             BP = const offset_of!(Context, bp),
@@ -212,9 +167,95 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
             TEB_ALLOCATION = const TEB_DEALLOCATION_STACK,
             TEB_GUARANTEED = const TEB_GUARANTEED_STACK_BYTES,
             TEB_EXCEPTIONS = const TEB_EXCEPTION_LIST,
+            $($operand)*
+        )
+    };
+}
+
+/// Goes on in the party whose context is at `rsi`, all but its control words.
+macro_rules! go_on {
+    () => {
+        "mov rax, [rsi + {STACK_BASE}]
+         mov rcx, [rsi + {STACK_LIMIT}]
+         mov r8, [rsi + {STACK_ALLOCATION}]
+         mov r9d, [rsi + {STACK_GUARANTEED}]
+         mov r10, [rsi + {EXCEPTION_LIST}]
+         mov gs:[{TEB_BASE}], rax
+         mov gs:[{TEB_LIMIT}], rcx
+         mov gs:[{TEB_ALLOCATION}], r8
+         mov gs:[{TEB_GUARANTEED}], r9d
+         mov gs:[{TEB_EXCEPTIONS}], r10
+         mov rbx, [rsi + {BX}]
+         mov rbp, [rsi + {BP}]
+         mov rsp, [rsi + {SP}]
+         jmp [rsi + {PC}]"
+    };
+}
+
+/// Saves the running party in `save` and goes on in `load`, which receives `arg`.
+///
+/// Returns when somebody switches to `save`, with what that switch handed over, and `save`.
+///
+/// # Safety
+///
+/// - `load` was saved by a `switch` that has not been gone on from since, or started and not
+///   switched to since; its stack is intact; and it belongs to this thread.
+/// - `save` and `load` are valid and distinct, and `save` stays so until it is switched to.
+#[inline(always)]
+pub unsafe fn switch<F: FloatControl>(
+    save: *mut Context,
+    load: *const Context,
+    arg: Word,
+) -> (Word, *mut Context) {
+    let received: Word;
+    let own: *mut Context;
+    // SAFETY: the caller promises that `load` holds a party of this thread that waits at a label
+    // `2:` (or at `begin`) with its stack intact. All registers are declared clobbered but `rsp`,
+    // `rbp` and `rbx`, which are saved in and restored from the contexts, as are the TEB's words.
+    unsafe {
+        with_places!(
+            asm,
+            [
+                "lea rax, [rip + 2f]",
+                "mov [rdi + {PC}], rax",
+                "mov [rdi + {SP}], rsp",
+                "mov [rdi + {BP}], rbp",
+                "mov [rdi + {BX}], rbx",
+                "mov rax, gs:[{TEB_BASE}]",
+                "mov rcx, gs:[{TEB_LIMIT}]",
+                "mov r8, gs:[{TEB_ALLOCATION}]",
+                "mov r9d, gs:[{TEB_GUARANTEED}]",
+                "mov r10, gs:[{TEB_EXCEPTIONS}]",
+                "mov [rdi + {STACK_BASE}], rax",
+                "mov [rdi + {STACK_LIMIT}], rcx",
+                "mov [rdi + {STACK_ALLOCATION}], r8",
+                "mov [rdi + {STACK_GUARANTEED}], r9d",
+                "mov [rdi + {EXCEPTION_LIST}], r10",
+                // Control words are stored always and loaded only where they differ: loading
+                // serialises, and nearly all parties have one setting.
+                ".if {KEPT}",
+                "fnstcw [rdi + {X87}]",
+                "stmxcsr [rdi + {MXCSR}]",
+                "movzx eax, word ptr [rdi + {X87}]",
+                "cmp ax, [rsi + {X87}]",
+                "jne 3f",
+                "mov eax, [rdi + {MXCSR}]",
+                "xor eax, [rsi + {MXCSR}]",
+                "test eax, {MXCSR_CONTROL}",
+                "jz 4f",
+                "3:",
+                "ldmxcsr [rsi + {MXCSR}]",
+                "fldcw [rsi + {X87}]",
+                "4:",
+                ".endif",
+                go_on!(),
+                "2:",
+            ],
+            KEPT = const F::KEPT as u8,
             MXCSR_CONTROL = const MXCSR_CONTROL,
             inout("rdi") save => _,
-            inout("rsi") load => _,
+            // Whose address was loaded from is who goes on.
+            inout("rsi") load => own,
             inout("rdx") arg => received,
             out("r12") _, out("r13") _, out("r14") _, out("r15") _,
             out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _,
@@ -222,7 +263,7 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
             clobber_abi("win64"),
         );
     }
-    received
+    (received, own)
 }
 
 /// The first frame of every started context: calls the entry, then goes on where it says.
@@ -231,62 +272,36 @@ pub unsafe fn switch(save: *mut Context, load: *const Context, arg: Word) -> Wor
 /// and that handles what no other frame has handled.
 #[unsafe(naked)]
 unsafe extern "C" fn begin() {
-    naked_asm!(
-        ".seh_proc {begin}",
-        ".seh_handler {unhandled}, @except",
-        // In: rdx = arg, rbx = the entry, rsp = top (16-aligned).
-        "push 0",
-        // 32 bytes for the callee's use, 16 for the Exit, 8 that align.
-        "sub rsp, 56",
-        ".seh_stackalloc 56",
-        ".seh_endprologue",
-        "lea rcx, [rsp + 32]",
-        "call rbx",
-        // How far the stack has grown, for who uses it next.
-        "mov rcx, gs:[{TEB_LIMIT}]",
-        "mov r8, gs:[{TEB_BASE}]",
-        "mov [r8 - {COMMITTED_FROM_BELOW_END}], rcx",
-        // Out: rax = where the Exit is. The contexts' layout is as in `switch`.
-        "mov rdx, [rax + {ARG}]",
-        "mov rsi, [rax + {NEXT}]",
-        "ldmxcsr [rsi + {MXCSR}]",
-        "fldcw [rsi + {X87}]",
-        "mov rax, [rsi + {STACK_BASE}]",
-        "mov rcx, [rsi + {STACK_LIMIT}]",
-        "mov r8, [rsi + {STACK_ALLOCATION}]",
-        "mov r9d, [rsi + {STACK_GUARANTEED}]",
-            "mov r10, [rsi + {EXCEPTION_LIST}]",
-        "mov gs:[{TEB_BASE}], rax",
-        "mov gs:[{TEB_LIMIT}], rcx",
-        "mov gs:[{TEB_ALLOCATION}], r8",
-        "mov gs:[{TEB_GUARANTEED}], r9d",
-            "mov gs:[{TEB_EXCEPTIONS}], r10",
-        "mov rbx, [rsi + {BX}]",
-        "mov rbp, [rsi + {BP}]",
-        "mov rsp, [rsi + {SP}]",
-        "jmp [rsi + {PC}]",
-        ".seh_endproc",
+    with_places!(
+        naked_asm,
+        [
+            ".seh_proc {begin}",
+            ".seh_handler {unhandled}, @except",
+            // In: rdx = arg, rbx = the entry, rsp = top (16-aligned).
+            "push 0",
+            // 32 bytes for the callee's use, 16 for the Exit, 8 that align.
+            "sub rsp, 56",
+            ".seh_stackalloc 56",
+            ".seh_endprologue",
+            "lea rcx, [rsp + 32]",
+            "call rbx",
+            // How far the stack has grown, for who uses it next.
+            "mov rcx, gs:[{TEB_LIMIT}]",
+            "mov r8, gs:[{TEB_BASE}]",
+            "mov [r8 - {COMMITTED_FROM_BELOW_END}], rcx",
+            // Out: rax = where the Exit is. The contexts' layout is as in `switch`.
+            "mov rdx, [rax + {ARG}]",
+            "mov rsi, [rax + {NEXT}]",
+            "ldmxcsr [rsi + {MXCSR}]",
+            "fldcw [rsi + {X87}]",
+            go_on!(),
+            ".seh_endproc",
+        ],
         begin = sym begin,
         unhandled = sym unhandled,
         COMMITTED_FROM_BELOW_END = const COMMITTED_FROM_BELOW_END,
         ARG = const offset_of!(Exit, arg),
         NEXT = const offset_of!(Exit, next),
-        PC = const offset_of!(Context, pc),
-        SP = const offset_of!(Context, sp),
-        BP = const offset_of!(Context, bp),
-        BX = const offset_of!(Context, bx),
-        STACK_BASE = const offset_of!(Context, stack_base),
-        STACK_LIMIT = const offset_of!(Context, stack_limit),
-        STACK_ALLOCATION = const offset_of!(Context, stack_allocation),
-        STACK_GUARANTEED = const offset_of!(Context, stack_guaranteed),
-            EXCEPTION_LIST = const offset_of!(Context, exception_list),
-        MXCSR = const offset_of!(Context, mxcsr),
-        X87 = const offset_of!(Context, x87_control),
-        TEB_BASE = const TEB_STACK_BASE,
-        TEB_LIMIT = const TEB_STACK_LIMIT,
-        TEB_ALLOCATION = const TEB_DEALLOCATION_STACK,
-        TEB_GUARANTEED = const TEB_GUARANTEED_STACK_BYTES,
-            TEB_EXCEPTIONS = const TEB_EXCEPTION_LIST,
     )
 }
 

@@ -82,6 +82,23 @@ fn forced_unwinding_restores_the_resumers_control_word() {
     assert_eq!(control(), before);
 }
 
+/// To share saves nothing here.
+#[test]
+fn a_sharing_coroutine_keeps_its_word() {
+    let before = control();
+    let mut coroutine = sharing(|suspender, ()| {
+        set_control(ROUND_DOWN);
+        suspender.suspend(());
+        let found = control();
+        set_control(FLUSH_TO_ZERO);
+        found
+    });
+    assert_eq!(coroutine.resume(()), CoroutineResult::Yield(()));
+    assert_eq!(control(), before);
+    assert_eq!(coroutine.resume(()), CoroutineResult::Return(ROUND_DOWN));
+    assert_eq!(control(), before);
+}
+
 /// What only a stack of our own has: an OS thread starts with its maker's control word.
 #[cfg(not(strands_backend = "thread"))]
 mod entry {

@@ -16,7 +16,7 @@ fn submit(pool: &Pool, job: impl FnOnce() + Send + 'static) {
 /// Returns when all threads have ended by themselves.
 fn await_no_threads(pool: &Pool) {
     let mut state = pool.shared.lock();
-    while state.threads > 0 {
+    while !state.threads.is_empty() {
         state = wait(&pool.shared.all_ended, state, None);
     }
 }
@@ -284,7 +284,7 @@ fn dropping_the_pool_runs_what_is_queued() {
     drop(busy);
     assert!(logged.iter().eq(0..100));
     let mut state = shared.lock();
-    while state.threads > 0 {
+    while !state.threads.is_empty() {
         state = wait(&shared.all_ended, state, None);
     }
 }
@@ -312,7 +312,7 @@ fn a_thread_that_cannot_be_started_leaves_the_job_to_the_others() {
         if STARTED.fetch_add(1, SeqCst) > 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        builder.spawn(main).map(drop)
+        Ok(builder.spawn(main)?.thread().id())
     });
     let busy = occupy(&pool);
     let (done, is_done) = mpsc::channel();

@@ -298,7 +298,7 @@ fn a_million_entries() {
     assert_eq!(wheel.len(), ENTRIES - ENTRIES.div_ceil(3));
 
     let (mut now_ns, mut fired, mut last_tick) = (0, 0, 0);
-    while wheel.len() > 0 {
+    while wheel.next_deadline().is_some() {
         let before_ns = now_ns;
         now_ns += below(3_000_000);
         wheel.advance(now_ns, |&n| {

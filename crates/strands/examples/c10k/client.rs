@@ -1,6 +1,6 @@
 //! The client: as many fibers as connections, each of which sends, waits for the echo, and repeats.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -30,6 +30,8 @@ struct Run {
     address: SocketAddr,
     connected: AtomicUsize,
     failed: AtomicUsize,
+    /// Why the first of them did.
+    failure: Mutex<Option<io::Error>>,
     go: AtomicBool,
     messages: AtomicU64,
     deadline: Mutex<Option<Instant>>,
@@ -39,11 +41,20 @@ struct Run {
 /// Makes `connections` to `address`, uses all for `seconds`, and prints what it found.
 ///
 /// On the way it prints `connected N` lines, and `running` when it starts to measure.
-pub fn drive(address: SocketAddr, connections: usize, seconds: u64) -> io::Result<()> {
+pub fn drive(address: SocketAddr, connections: usize, seconds: u64) -> Result<(), String> {
+    try_out(address).map_err(|error| {
+        let why = match error.kind() {
+            ErrorKind::WouldBlock => "it does not echo what it is sent".into(),
+            ErrorKind::UnexpectedEof => "it hangs up".into(),
+            _ => error.to_string(),
+        };
+        format!("cannot use the server at {address}: {why}")
+    })?;
     let run = Arc::new(Run {
         address,
         connected: AtomicUsize::new(0),
         failed: AtomicUsize::new(0),
+        failure: Mutex::new(None),
         go: AtomicBool::new(false),
         messages: AtomicU64::new(0),
         deadline: Mutex::new(None),
@@ -69,6 +80,10 @@ pub fn drive(address: SocketAddr, connections: usize, seconds: u64) -> io::Resul
     for connector in connectors {
         fibers.extend(connector.join().expect("a connector does not panic"));
     }
+    if let Some(error) = run.failure.lock().unwrap().take() {
+        let failed = run.failed.load(Relaxed);
+        eprintln!("c10k: {failed} connections to {address} could not be made: {error}");
+    }
     println!("running");
     let start = Instant::now();
     *run.deadline.lock().unwrap() = Some(start + Duration::from_secs(seconds));
@@ -76,13 +91,16 @@ pub fn drive(address: SocketAddr, connections: usize, seconds: u64) -> io::Resul
     for fiber in &fibers {
         fiber.thread().unpark();
     }
-    let mut errors = 0;
+    let mut errors = Vec::new();
     for fiber in fibers {
-        errors += u64::from(fiber.join().expect("a connection's fiber does not panic").is_err());
+        errors.extend(fiber.join().expect("a connection's fiber does not panic").err());
+    }
+    if let Some(error) = errors.first() {
+        eprintln!("c10k: {} connections to {address} broke: {error}", errors.len());
     }
     let latencies = run.latencies.lock().unwrap();
     let results = Results {
-        connections: run.connected.load(Relaxed) as u64 - errors,
+        connections: (run.connected.load(Relaxed) - errors.len()) as u64,
         messages: run.messages.load(Relaxed),
         seconds: start.elapsed().as_secs_f64(),
         p50_us: latencies.value_at_quantile(0.5),
@@ -90,7 +108,18 @@ pub fn drive(address: SocketAddr, connections: usize, seconds: u64) -> io::Resul
         p999_us: latencies.value_at_quantile(0.999),
     };
     println!("{}", results.to_line());
-    Ok(())
+    match results.connections {
+        0 => Err(format!("no connection to {address} lasted")),
+        _ => Ok(()),
+    }
+}
+
+/// One connection, so that an address at which nobody serves is told before thousands have failed.
+fn try_out(address: SocketAddr) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    exchange(&mut stream)
 }
 
 /// Makes `count` connections, and for each a fiber that will use it.
@@ -109,7 +138,10 @@ fn connect(run: &Arc<Run>, count: usize) -> Vec<thread::JoinHandle<io::Result<()
                 let run = run.clone();
                 fibers.push(thread::spawn(move || converse(&run, stream)));
             }
-            Err(_) => drop(run.failed.fetch_add(1, Relaxed)),
+            Err(error) => {
+                run.failure.lock().unwrap().get_or_insert(error);
+                run.failed.fetch_add(1, Relaxed);
+            }
         }
     }
     fibers

@@ -30,6 +30,10 @@ use client::Results;
 const STACK_BYTES: usize = 64 * 1024;
 /// What a process needs besides one descriptor a connection.
 const OTHER_DESCRIPTORS: u64 = 64;
+/// More than there is memory for, on most machines.
+const MOST_CONNECTIONS: u64 = 10_000_000;
+/// A day.
+const MOST_SECONDS: u64 = 86_400;
 
 const HELP: &str = "\
 10,000 TCP connections in blocking style, on fibers and on threads.
@@ -74,7 +78,8 @@ impl Kind {
 
 #[strands::main]
 fn main() -> ExitCode {
-    let result = parse(env::args().skip(1)).and_then(|options| match options.mode {
+    let args = env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    let result = parse(args).and_then(|options| match options.mode {
         Mode::Help => {
             print!("{HELP}");
             Ok(())
@@ -83,7 +88,7 @@ fn main() -> ExitCode {
         Mode::Serve { address, kind } => serve(address, kind, options.connections),
         Mode::Drive { address } => {
             raise_descriptor_limit(options.connections)?;
-            client::drive(address, options.connections, options.seconds).map_err(|e| e.to_string())
+            client::drive(address, options.connections, options.seconds)
         }
     });
     match result {
@@ -97,34 +102,44 @@ fn main() -> ExitCode {
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options { mode: Mode::Conduct, connections: 10_000, seconds: 5 };
-    let mut on_threads = false;
+    let (mut to_serve, mut to_drive, mut on_threads, mut timed) = (None, None, false, false);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value; see --help"));
         match arg.as_str() {
-            "--help" | "-h" => options.mode = Mode::Help,
-            "--connections" => options.connections = number(&arg, &value()?)? as usize,
-            "--seconds" => options.seconds = number(&arg, &value()?)?,
-            "--threads" => on_threads = true,
-            "--serve" => {
-                let address = address(&value()?)?;
-                options.mode = Mode::Serve { address, kind: Kind::Fibers };
+            "--help" | "-h" => return Ok(Options { mode: Mode::Help, ..options }),
+            "--connections" => {
+                options.connections = number(&arg, &value()?, MOST_CONNECTIONS)? as usize;
             }
-            "--drive" => options.mode = Mode::Drive { address: address(&value()?)? },
+            "--seconds" => {
+                options.seconds = number(&arg, &value()?, MOST_SECONDS)?;
+                timed = true;
+            }
+            "--threads" => on_threads = true,
+            "--serve" => to_serve = Some(address(&value()?)?),
+            "--drive" => to_drive = Some(address(&value()?)?),
             _ => return Err(format!("unknown option {arg}; see --help")),
         }
     }
-    match &mut options.mode {
-        Mode::Serve { kind, .. } if on_threads => *kind = Kind::Threads,
-        _ if on_threads => return Err("--threads goes with --serve; see --help".into()),
-        _ => {}
-    }
+    let kind = if on_threads { Kind::Threads } else { Kind::Fibers };
+    options.mode = match (to_serve, to_drive) {
+        (Some(_), Some(_)) => return Err("--serve and --drive are for a process each".into()),
+        (Some(_), None) if timed => {
+            return Err(
+                "--seconds does not go with --serve, which serves until it is killed".into()
+            );
+        }
+        (Some(address), None) => Mode::Serve { address, kind },
+        (None, _) if on_threads => return Err("--threads goes with --serve; see --help".into()),
+        (None, Some(address)) => Mode::Drive { address },
+        (None, None) => Mode::Conduct,
+    };
     Ok(options)
 }
 
-fn number(option: &str, text: &str) -> Result<u64, String> {
+fn number(option: &str, text: &str, most: u64) -> Result<u64, String> {
     match text.replace('_', "").parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err(format!("{option} takes a whole number above 0, not {text:?}")),
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("{option} takes a whole number from 1 to {most}, not {text:?}")),
     }
 }
 
@@ -392,4 +407,71 @@ fn table(rows: &[(Kind, Row)]) -> String {
 
 fn latency(us: u64) -> String {
     if us < 1000 { format!("{us} µs") } else { format!("{:.1} ms", us as f64 / 1000.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejected(args: &str) -> String {
+        let parsed = parse(args.split_whitespace().map(String::from));
+        parsed.err().unwrap_or_else(|| panic!("{args:?} was taken"))
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_rejected() {
+        let text = rejected("--serve 127.0.0.1:1 --drive 127.0.0.1:1");
+        assert!(text.contains("--serve and --drive"), "{text}");
+        assert!(rejected("--threads").contains("goes with --serve"));
+        assert!(rejected("--threads --drive 127.0.0.1:1").contains("goes with --serve"));
+        assert!(rejected("--serve 127.0.0.1:1 --seconds 3").contains("does not go with --serve"));
+        assert!(rejected("--bogus").contains("--bogus"));
+        for option in ["--connections", "--seconds"] {
+            assert!(rejected(option).contains("needs a value"));
+            for value in ["0", "-1", "ten", "1.5", "99999999", "99999999999999999999999"] {
+                let text = rejected(&format!("{option} {value}"));
+                assert!(
+                    text.contains("a whole number from 1 to") && text.contains(value),
+                    "{text}"
+                );
+            }
+        }
+        for option in ["--serve", "--drive"] {
+            assert!(rejected(option).contains("needs a value"));
+            for value in ["127.0.0.1", "7000", "localhost:7000", "127.0.0.1:65536"] {
+                assert!(rejected(&format!("{option} {value}")).contains("127.0.0.1:7000"));
+            }
+        }
+    }
+
+    #[test]
+    fn options_that_make_sense_are_taken() {
+        let parsed = |args: &str| parse(args.split_whitespace().map(String::from)).unwrap();
+        let options = parsed("");
+        assert_eq!((options.connections, options.seconds), (10_000, 5));
+        assert!(matches!(options.mode, Mode::Conduct));
+        let options = parsed("--seconds 2 --connections 1_000 --drive [::1]:80");
+        assert_eq!((options.connections, options.seconds), (1_000, 2));
+        assert!(matches!(options.mode, Mode::Drive { .. }));
+        let on_threads = parsed("--threads --serve 127.0.0.1:0");
+        assert!(matches!(on_threads.mode, Mode::Serve { kind: Kind::Threads, .. }));
+        assert!(matches!(parsed("--serve 127.0.0.1:0 --help").mode, Mode::Help));
+    }
+
+    #[strands::test]
+    fn a_server_that_does_not_serve_is_named() {
+        // Taken, so that nobody else takes it, and not listened on.
+        let taken =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        taken.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = taken.local_addr().unwrap().as_socket().unwrap();
+        let error = client::drive(address, 10_000, 1).unwrap_err();
+        assert!(error.contains(&address.to_string()) && error.contains("refused"), "{error}");
+        // It accepts, and hangs up.
+        let listener = strands::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        strands::spawn(move || listener.incoming().for_each(drop));
+        let error = client::drive(address, 10_000, 1).unwrap_err();
+        assert!(error.contains(&address.to_string()), "{error}");
+    }
 }

@@ -33,15 +33,7 @@ pub trait ToSocketAddrs {
     fn to_socket_addrs(&self) -> io::Result<Self::Iter>;
 }
 
-impl ToSocketAddrs for SocketAddr {
-    type Iter = option::IntoIter<SocketAddr>;
-
-    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
-        Ok(Some(*self).into_iter())
-    }
-}
-
-/// For types that an address can be made of.
+/// For an address, and for types that one can be made of.
 macro_rules! from_address {
     ($($type:ty),*) => {$(
         impl ToSocketAddrs for $type {
@@ -54,7 +46,14 @@ macro_rules! from_address {
     )*};
 }
 
-from_address!(SocketAddrV4, SocketAddrV6, (IpAddr, u16), (Ipv4Addr, u16), (Ipv6Addr, u16));
+from_address!(
+    SocketAddr,
+    SocketAddrV4,
+    SocketAddrV6,
+    (IpAddr, u16),
+    (Ipv4Addr, u16),
+    (Ipv6Addr, u16)
+);
 
 impl ToSocketAddrs for (&str, u16) {
     type Iter = vec::IntoIter<SocketAddr>;

@@ -174,6 +174,9 @@ impl TcpListener {
             socket::accept(fd)
         })?;
         let stream = TcpStream::new(fd);
+        if self.socket.source.is_exposed() {
+            stream.source().expose(); // It lingers if the listener was told to.
+        }
         let address = address.map_or_else(|| stream.peer_addr(), to_address)?;
         Ok((stream, address))
     }

@@ -43,7 +43,9 @@ impl Socket {
             nonblocking: nonblocking.into(),
             is_shared_with_blocking: false.into(),
         };
-        Socket { source: Source::new(fd), options: OnceLock::from(Arc::new(options)) }
+        let source = Source::new(fd);
+        source.expose();
+        Socket { source, options: OnceLock::from(Arc::new(options)) }
     }
 
     /// The descriptor, unless the handle was closed.
@@ -63,7 +65,10 @@ impl Socket {
     pub(super) fn try_clone(&self) -> io::Result<Socket> {
         let fd = self.fd()?.try_clone_to_owned()?;
         let options = self.options().clone();
-        Ok(Socket { source: Source::new(fd), options: OnceLock::from(options) })
+        let source = Source::new(fd);
+        self.source.expose();
+        source.expose();
+        Ok(Socket { source, options: OnceLock::from(options) })
     }
 
     /// The descriptor, and whether its user wants it non-blocking. Clones learn that its mode may

@@ -12,6 +12,7 @@ macro_rules! descriptor_traits {
     ($($type:ty),*) => {$(
         impl AsFd for $type {
             fn as_fd(&self) -> BorrowedFd<'_> {
+                self.source().expose();
                 self.source().as_fd()
             }
         }

@@ -14,6 +14,7 @@ macro_rules! socket_traits {
     ($($type:ty),*) => {$(
         impl AsSocket for $type {
             fn as_socket(&self) -> BorrowedSocket<'_> {
+                self.source().expose();
                 self.source().as_socket()
             }
         }

@@ -1,5 +1,6 @@
 //! Spawning.
 
+use std::ffi::CString;
 use std::io;
 
 use strands_sched::SpawnOptions;
@@ -68,7 +69,7 @@ where
 /// assert_eq!(handle.join().unwrap().as_deref(), Some("parser"));
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[must_use = "must eventually spawn the thread"]
 pub struct Builder {
     name: Option<String>,
@@ -83,8 +84,9 @@ impl Builder {
     /// strands::thread::Builder::new().spawn(|| {})?.join().unwrap();
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[allow(clippy::new_without_default, reason = "std's has no default either")]
     pub fn new() -> Builder {
-        Builder::default()
+        Builder { name: None, stack_size: None, placement: Placement::default() }
     }
 
     /// Its name, for [`Thread::name`](crate::thread::Thread::name), the overflow message and
@@ -235,10 +237,11 @@ impl Builder {
 
     #[track_caller]
     pub(crate) fn options(self) -> SpawnOptions {
-        if let Some(name) = &self.name {
-            assert!(!name.contains('\0'), "thread name may not contain interior null bytes");
+        if let Some(name) = self.name.as_deref().filter(|name| name.contains('\0')) {
+            // With std's whole text.
+            CString::new(name).expect("thread name may not contain interior null bytes");
         }
         let Builder { name, stack_size: stack_bytes, placement } = self;
-        SpawnOptions { name, stack_bytes, placement }
+        SpawnOptions { name, stack_bytes, placement, ..SpawnOptions::default() }
     }
 }

@@ -1,6 +1,7 @@
 //! The right to a fiber's result.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 use strands_sched::{Join, LocalJoin, TaskRef};
@@ -27,11 +28,16 @@ pub use std::thread::Result;
 pub struct JoinHandle<T> {
     join: Join<T>,
     thread: LazyThread,
+    /// Invariant, as std's.
+    value: PhantomData<fn(T) -> T>,
 }
+
+// No value lies in the handle.
+impl<T> Unpin for JoinHandle<T> {}
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(join: Join<T>) -> JoinHandle<T> {
-        JoinHandle { join, thread: LazyThread::default() }
+        JoinHandle { join, thread: LazyThread::default(), value: PhantomData }
     }
 
     /// The fiber.
@@ -68,7 +74,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// Whether the fiber's closure has returned or panicked, so that [`join`](Self::join) does not
-    /// wait.
+    /// wait. A loop that asks until it is so lets others run, as one that tries a lock does.
     ///
     /// ```
     /// let handle = strands::spawn(|| {});

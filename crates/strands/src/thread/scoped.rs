@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::panic::RefUnwindSafe;
+use std::sync::Mutex;
 
 use strands_sched::{Join, ScopeFace, SpawnOptions, Spawner};
 
@@ -94,13 +96,22 @@ impl<'scope> Scope<'scope, '_> {
         T: Send + 'scope,
     {
         let join = self.spawner.spawn(options, runtime::default_runtime, f)?;
-        Ok(ScopedJoinHandle { join, thread: LazyThread::default(), scope: PhantomData })
+        let thread = LazyThread::default();
+        Ok(ScopedJoinHandle { join, thread, scope: PhantomData, value: PhantomData })
     }
 }
 
+// As std's: a panic leaves nothing behind here but a child that is counted.
+impl RefUnwindSafe for Scope<'_, '_> {}
+
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("spawner", &self.spawner).finish_non_exhaustive()
+        let (children, panicked, owner) = self.spawner.state();
+        f.debug_struct("Scope")
+            .field("num_running_threads", &children)
+            .field("a_thread_panicked", &panicked)
+            .field("main_thread", &Thread::of(owner))
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,7 +129,12 @@ pub struct ScopedJoinHandle<'scope, T> {
     join: Join<T>,
     thread: LazyThread,
     scope: PhantomData<&'scope ()>,
+    /// As in std's it may go to another thread if the value may, and is invariant in its type.
+    value: PhantomData<Mutex<T>>,
 }
+
+// No value lies in the handle.
+impl<T> Unpin for ScopedJoinHandle<'_, T> {}
 
 impl<T> ScopedJoinHandle<'_, T> {
     /// The fiber.

@@ -46,6 +46,17 @@ pub fn park_timeout(dur: Duration) {
     strands_sched::park_token(time::deadline_in(dur));
 }
 
+/// As [`park_timeout`], in milliseconds.
+///
+/// ```
+/// #[allow(deprecated)]
+/// strands::thread::park_timeout_ms(1);
+/// ```
+#[deprecated(note = "replaced by `strands::thread::park_timeout`")]
+pub fn park_timeout_ms(ms: u32) {
+    park_timeout(Duration::from_millis(ms.into()));
+}
+
 /// Waits for `dur` at least, as `std::thread::sleep`.
 ///
 /// Nothing is rounded down, and short times are kept as well as the kernel can: tens of
@@ -64,6 +75,17 @@ pub fn sleep(dur: Duration) {
         return yield_now();
     }
     strands_sched::sleep_until(time::deadline_in(dur));
+}
+
+/// As [`sleep`], in milliseconds.
+///
+/// ```
+/// #[allow(deprecated)]
+/// strands::thread::sleep_ms(1);
+/// ```
+#[deprecated(note = "replaced by `strands::thread::sleep`")]
+pub fn sleep_ms(ms: u32) {
+    sleep(Duration::from_millis(ms.into()));
 }
 
 /// Lets the other ready fibers of this worker run, and looks at timers and I/O when it is time; on

@@ -181,7 +181,14 @@ impl Supervisor {
             errno: AtomicI32::new(0),
             listener: AtomicI32::new(-1),
         }));
-        let thread = std::thread::spawn(|| supervisor.run());
+        let (starts, started) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            starts.send(()).unwrap();
+            drop(starts);
+            supervisor.run()
+        });
+        // AddressSanitizer lets no thread begin while another is being made, which may wait for us.
+        started.recv().unwrap();
         let listener = install(rules, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
         // From here on our own calls may wait for the supervisor.
         supervisor.listener.store(listener, SeqCst);

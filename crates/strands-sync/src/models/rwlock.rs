@@ -1,0 +1,192 @@
+//! The read-write lock: who holds it beside whom, and who is woken.
+//!
+//! Where a writer gives up it is by a time that has passed, which goes the way that a cancel goes.
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+use strands_sched::Outcome;
+
+use super::{model, passed};
+use crate::rwlock::RawRwLock;
+
+/// A lock, and what it guards.
+struct Guarded {
+    lock: RawRwLock,
+    count: UnsafeCell<usize>,
+}
+
+impl Guarded {
+    fn new() -> Arc<Guarded> {
+        Arc::new(Guarded { lock: RawRwLock::new(), count: UnsafeCell::new(0) })
+    }
+
+    /// As if by a guard for writing.
+    fn add_one(&self) {
+        // SAFETY: the lock is held for writing; loom checks it.
+        self.count.with_mut(|count| unsafe { *count += 1 });
+    }
+
+    /// As if by a guard for reading.
+    fn get(&self) -> usize {
+        // SAFETY: the lock is held for reading; loom checks it.
+        self.count.with(|count| unsafe { *count })
+    }
+
+    fn write(&self) {
+        assert_eq!(self.lock.write_until(None), Outcome::Woken);
+        self.add_one();
+        self.lock.write_unlock();
+    }
+
+    fn read(&self) {
+        assert_eq!(self.lock.read(), Outcome::Woken);
+        self.get();
+        self.lock.read_unlock();
+    }
+
+    /// Nobody holds it, and nobody is said to wait.
+    fn is_free(&self, count: usize) {
+        assert!(self.lock.try_write());
+        assert_eq!(self.get(), count, "a write was lost");
+        self.lock.write_unlock();
+    }
+}
+
+fn beside(guarded: &Arc<Guarded>, act: fn(&Guarded)) -> thread::JoinHandle<()> {
+    let guarded = guarded.clone();
+    thread::spawn(move || act(&guarded))
+}
+
+/// Three rounds, as for the mutex: who is waited for, who is faster, and the hand-over.
+#[test]
+fn rwlock_of_two_writers() {
+    model(3, || {
+        let guarded = Guarded::new();
+        let other = beside(&guarded, |guarded| (0..3).for_each(|_| guarded.write()));
+        (0..3).for_each(|_| guarded.write());
+        other.join().unwrap();
+        guarded.is_free(6);
+    });
+}
+
+#[test]
+fn rwlock_of_two_readers_and_a_writer() {
+    model(2, || {
+        let guarded = Guarded::new();
+        let readers = [0, 1].map(|_| beside(&guarded, Guarded::read));
+        guarded.write();
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        guarded.is_free(1);
+    });
+}
+
+/// Who writes next has all readers behind it, not only the one that woke it.
+#[test]
+fn rwlock_of_two_that_read_already_and_a_writer() {
+    model(2, || {
+        let guarded = Guarded::new();
+        (0..2).for_each(|_| assert_eq!(guarded.lock.read(), Outcome::Woken));
+        let leave = |guarded: &Guarded| {
+            guarded.get();
+            guarded.lock.read_unlock();
+        };
+        let writer = beside(&guarded, Guarded::write);
+        let reader = beside(&guarded, leave);
+        leave(&guarded);
+        reader.join().unwrap();
+        writer.join().unwrap();
+        guarded.is_free(1);
+    });
+}
+
+#[test]
+fn rwlock_of_two_writers_and_a_reader() {
+    model(2, || {
+        let guarded = Guarded::new();
+        let writers = [0, 1].map(|_| beside(&guarded, Guarded::write));
+        (0..2).for_each(|_| guarded.read());
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        guarded.is_free(2);
+    });
+}
+
+/// A reader that came behind the writer joins the one who is in, who waits for it.
+#[test]
+fn rwlock_whose_writer_gives_up() {
+    model(3, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.read(), Outcome::Woken);
+        let writer = beside(&guarded, |guarded| {
+            // Unless it comes when all is over.
+            if guarded.lock.write_until(Some(passed())) == Outcome::Woken {
+                guarded.lock.write_unlock();
+            }
+        });
+        let reader = beside(&guarded, Guarded::read);
+        reader.join().unwrap();
+        guarded.lock.read_unlock();
+        writer.join().unwrap();
+        guarded.is_free(0);
+    });
+}
+
+/// As above, with a last reader that leaves while the writer gives up.
+#[test]
+fn rwlock_whose_last_reader_leaves_as_the_writer_gives_up() {
+    model(3, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.read(), Outcome::Woken);
+        let writer = beside(&guarded, |guarded| {
+            if guarded.lock.write_until(Some(passed())) == Outcome::Woken {
+                guarded.lock.write_unlock();
+            }
+        });
+        let reader = beside(&guarded, Guarded::read);
+        guarded.lock.read_unlock();
+        reader.join().unwrap();
+        writer.join().unwrap();
+        guarded.is_free(0);
+    });
+}
+
+/// The readers that wait join the writer that has become one, who waits for them; a writer does not.
+#[test]
+fn rwlock_that_is_downgraded() {
+    model(3, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
+        let reader = beside(&guarded, Guarded::read);
+        guarded.add_one();
+        guarded.lock.downgrade();
+        let writer = beside(&guarded, Guarded::write);
+        assert_eq!(guarded.get(), 1);
+        guarded.lock.read_unlock();
+        reader.join().unwrap();
+        writer.join().unwrap();
+        guarded.is_free(2);
+    });
+}
+
+#[test]
+fn rwlock_that_is_downgraded_before_a_writer() {
+    model(2, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
+        let writer = beside(&guarded, Guarded::write);
+        let reader = beside(&guarded, |guarded| {
+            // Not if it comes after the downgrade: then it stands behind the writer.
+            if guarded.lock.try_read() {
+                guarded.get();
+                guarded.lock.read_unlock();
+            }
+        });
+        guarded.add_one();
+        guarded.lock.downgrade();
+        assert_eq!(guarded.get(), 1);
+        guarded.lock.read_unlock();
+        reader.join().unwrap();
+        writer.join().unwrap();
+        guarded.is_free(2);
+    });
+}

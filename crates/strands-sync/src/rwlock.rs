@@ -1,0 +1,771 @@
+//! A lock for many readers or one writer.
+//!
+//! # The protocol
+//!
+//! One word, and one line of readers and writers with its own small lock. The word counts the readers and
+//! has two bits: `WRITER`, and `WAITERS`: the line may not be empty. Uncontended, a lock and an unlock are one
+//! compare-exchange each, for readers too. Invariants:
+//!
+//! 1. While somebody is in line and nobody who was chosen from it is on the way, the lock is held and
+//!    `WAITERS` is set.
+//! 2. While `WAITERS` is set and the line's lock is held, a lock that is held stays so: the writer, or the last
+//!    reader, needs the line's lock to unlock. Other readers may leave, and nobody joins.
+//! 3. While readers hold the lock, the first in line is a writer, or one is on the way: chosen, or about
+//!    to look after those whom it held up.
+//!
+//! So an unlock that finds waiters is one thing for all: a writer becomes a reader first; then all readers
+//! at the head of the line are let in, beside it; then it leaves as readers do, and the last of them chooses
+//! the writer that is first in line now.
+//!
+//! # Fairness
+//!
+//! First come, first served; readers who stand next to each other in line go in together. While
+//! somebody is in line newcomers do not join the readers who are in, so readers cannot starve a writer; and a
+//! writer lets in whoever is first, so writers cannot starve a reader. As with [`Mutex`](crate::Mutex) a
+//! writer that was woken may find that somebody who came by was faster: then it gets in line again, as the
+//! first, and is handed the lock by the next unlock. Readers in line are always handed theirs.
+//!
+//! One exception, which is std's: `downgrade` lets in all readers in line, also those behind a writer.
+//!
+//! Who gives up in line (a cancel) looks whether it held up others: the readers behind a writer that
+//! leaves join those who are in.
+//!
+//! Turned down: letting in all readers that wait after each writer. A line is simpler to reason about, and
+//! a look through all of it at each unlock costs when many writers wait.
+
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::ptr::NonNull;
+use std::time::Instant;
+
+use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, cancel_unwind, charge};
+
+use crate::atomic::{Acquire, AtomicU32, Relaxed, Release};
+use crate::poison::{self, LockResult, PoisonError, TryLockError, TryLockResult};
+
+/// A lock for many readers or one writer, as `std::sync::RwLock`, for fibers and plain threads alike.
+///
+/// A guard may be held across anything that suspends. A lock is poisoned by a panic of the fiber (or
+/// thread) that holds it for *writing*, not by a cancel.
+///
+/// It serves in the order of arrival, readers next to each other together. So a reader that locks again, beside its
+/// own guard, may wait for ever: for a writer that waits for the first guard.
+///
+/// # Examples
+///
+/// ```
+/// use strands_sync::RwLock;
+///
+/// let lock = RwLock::new(5);
+/// {
+///     let one = lock.read().unwrap();
+///     let two = lock.read().unwrap();
+///     assert_eq!((*one, *two), (5, 5));
+/// }
+/// *lock.write().unwrap() += 1;
+/// assert_eq!(lock.into_inner().unwrap(), 6);
+/// ```
+pub struct RwLock<T: ?Sized> {
+    raw: RawRwLock,
+    poison: poison::Flag,
+    data: UnsafeCell<T>,
+}
+
+// SAFETY: who has the lock may take the data out, as with a `T`.
+unsafe impl<T: ?Sized + Send> Send for RwLock<T> {}
+// SAFETY: one party at a time gets `&mut T`, for which `T: Send` is enough; many at a time get `&T`.
+unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<T> {}
+impl<T: ?Sized> UnwindSafe for RwLock<T> {}
+impl<T: ?Sized> RefUnwindSafe for RwLock<T> {}
+
+/// Shared access to what an [`RwLock`] guards. Dropping it unlocks.
+///
+/// # Examples
+///
+/// ```
+/// use strands_sync::{RwLock, RwLockReadGuard};
+///
+/// let names = RwLock::new(vec!["a"]);
+/// let guard: RwLockReadGuard<'_, Vec<&str>> = names.read().unwrap();
+/// assert_eq!(guard[0], "a");
+/// assert!(names.try_write().is_err(), "it is being read");
+/// ```
+#[must_use = "if unused the RwLock will immediately unlock"]
+#[clippy::has_significant_drop]
+pub struct RwLockReadGuard<'a, T: ?Sized + 'a> {
+    /// Not the lock: as std's, it can be had as a guard of a supertype.
+    data: NonNull<T>,
+    raw: &'a RawRwLock,
+}
+
+// SAFETY: a shared guard gives out `&T` only. (It is not `Send`, by its pointer: whoever locked unlocks.)
+unsafe impl<T: ?Sized + Sync> Sync for RwLockReadGuard<'_, T> {}
+
+/// Exclusive access to what an [`RwLock`] guards. Dropping it unlocks.
+///
+/// # Examples
+///
+/// ```
+/// use strands_sync::{RwLock, RwLockWriteGuard};
+///
+/// let names = RwLock::new(vec!["a"]);
+/// let mut guard: RwLockWriteGuard<'_, Vec<&str>> = names.write().unwrap();
+/// guard.push("b");
+/// drop(guard);
+/// assert_eq!(*names.read().unwrap(), ["a", "b"]);
+/// ```
+#[must_use = "if unused the RwLock will immediately unlock"]
+#[clippy::has_significant_drop]
+pub struct RwLockWriteGuard<'a, T: ?Sized + 'a> {
+    lock: &'a RwLock<T>,
+    was_panicking: bool,
+    /// As std's: whoever locked unlocks.
+    not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: a shared guard gives out `&T` only.
+unsafe impl<T: ?Sized + Sync> Sync for RwLockWriteGuard<'_, T> {}
+
+impl<T> RwLock<T> {
+    /// An unlocked lock.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// static CONFIG: strands_sync::RwLock<u64> = strands_sync::RwLock::new(0);
+    /// *CONFIG.write().unwrap() = 7;
+    /// assert_eq!(*CONFIG.read().unwrap(), 7);
+    /// ```
+    #[cfg(not(loom))]
+    #[inline]
+    pub const fn new(value: T) -> RwLock<T> {
+        RwLock { raw: RawRwLock::new(), poison: poison::Flag::new(), data: UnsafeCell::new(value) }
+    }
+
+    /// An unlocked lock.
+    #[cfg(loom)]
+    pub fn new(value: T) -> RwLock<T> {
+        RwLock { raw: RawRwLock::new(), poison: poison::Flag::new(), data: UnsafeCell::new(value) }
+    }
+
+    /// What was guarded.
+    ///
+    /// # Errors
+    ///
+    /// If the lock is poisoned; the error has the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = strands_sync::RwLock::new(3);
+    /// assert_eq!(lock.into_inner().unwrap(), 3);
+    /// ```
+    pub fn into_inner(self) -> LockResult<T> {
+        let poisoned = self.poison.get();
+        poison::wrap(poisoned, self.data.into_inner())
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Waits until nobody writes, nor has come before and waits, and takes the lock for reading.
+    ///
+    /// A cancelled fiber unwinds from here, unless it has been given the lock.
+    ///
+    /// # Errors
+    ///
+    /// If the lock is poisoned; the error has the guard.
+    ///
+    /// # Panics
+    ///
+    /// If half a billion guards are alive, as forgotten ones are.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = strands_sync::RwLock::new(1);
+    /// std::thread::scope(|scope| {
+    ///     let guard = lock.read().unwrap();
+    ///     // Readers do not wait for each other.
+    ///     assert_eq!(scope.spawn(|| *lock.read().unwrap()).join().unwrap(), *guard);
+    /// });
+    /// ```
+    #[inline]
+    pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+        charge();
+        if self.raw.read() == Outcome::Cancelled {
+            cancel_unwind();
+        }
+        self.reads()
+    }
+
+    /// Takes the lock for reading if nobody writes or waits for it.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if somebody writes or waits; `Poisoned`, with the guard, if not and the lock is poisoned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sync::{RwLock, TryLockError};
+    ///
+    /// let lock = RwLock::new(1);
+    /// assert_eq!(*lock.try_read().unwrap(), 1);
+    /// let _writes = lock.write().unwrap();
+    /// assert!(matches!(lock.try_read(), Err(TryLockError::WouldBlock)));
+    /// ```
+    #[inline]
+    pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        charge();
+        self.try_read_uncharged()
+    }
+
+    /// Waits until nobody reads or writes, and takes the lock for writing.
+    ///
+    /// A cancelled fiber unwinds from here, unless it has been given the lock.
+    ///
+    /// # Errors
+    ///
+    /// If the lock is poisoned; the error has the guard.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = strands_sync::RwLock::new(1);
+    /// *lock.write().unwrap() = 2;
+    /// assert_eq!(*lock.read().unwrap(), 2);
+    /// ```
+    #[inline]
+    pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+        charge();
+        if self.raw.write_until(None) == Outcome::Cancelled {
+            cancel_unwind();
+        }
+        self.writes()
+    }
+
+    /// Takes the lock for writing if nobody reads or writes.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if somebody does; `Poisoned`, with the guard, if not and the lock is poisoned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sync::{RwLock, TryLockError};
+    ///
+    /// let lock = RwLock::new(1);
+    /// *lock.try_write().unwrap() += 1;
+    /// let reads = lock.read().unwrap();
+    /// assert!(matches!(lock.try_write(), Err(TryLockError::WouldBlock)));
+    /// assert_eq!(*reads, 2);
+    /// ```
+    #[inline]
+    pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        charge();
+        if self.raw.try_write() { Ok(self.writes()?) } else { Err(TryLockError::WouldBlock) }
+    }
+
+    /// Whether somebody has panicked while writing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sync::RwLock;
+    ///
+    /// let lock = RwLock::new(0);
+    /// std::thread::scope(|scope| {
+    ///     let panicking = scope.spawn(|| {
+    ///         let _guard = lock.write().unwrap();
+    ///         panic!("the lock is held for writing, and will be poisoned");
+    ///     });
+    ///     assert!(panicking.join().is_err());
+    /// });
+    /// assert!(lock.is_poisoned());
+    /// ```
+    #[inline]
+    pub fn is_poisoned(&self) -> bool {
+        self.poison.get()
+    }
+
+    /// Forgets that somebody has panicked while writing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sync::RwLock;
+    ///
+    /// let lock = RwLock::new(0);
+    /// std::thread::scope(|scope| {
+    ///     let panicking = scope.spawn(|| {
+    ///         let _guard = lock.write().unwrap();
+    ///         panic!("poisons");
+    ///     });
+    ///     assert!(panicking.join().is_err());
+    /// });
+    /// assert_eq!(*lock.read().unwrap_err().into_inner(), 0);
+    /// lock.clear_poison(); // It is as it should be.
+    /// assert_eq!(*lock.read().unwrap(), 0);
+    /// ```
+    #[inline]
+    pub fn clear_poison(&self) {
+        self.poison.clear();
+    }
+
+    /// What is guarded. No lock is needed, as the exclusive borrow is one.
+    ///
+    /// # Errors
+    ///
+    /// If the lock is poisoned; the error has the reference.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut lock = strands_sync::RwLock::new(0);
+    /// *lock.get_mut().unwrap() = 10;
+    /// assert_eq!(*lock.read().unwrap(), 10);
+    /// ```
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        let poisoned = self.poison.get();
+        poison::wrap(poisoned, self.data.get_mut())
+    }
+
+    /// As `try_read`, for where the caller must not be suspended.
+    fn try_read_uncharged(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        if self.raw.try_read() { Ok(self.reads()?) } else { Err(TryLockError::WouldBlock) }
+    }
+
+    /// The guard, for who has just locked for reading.
+    #[inline]
+    fn reads(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+        // SAFETY: the address of a field is not null.
+        let data = unsafe { NonNull::new_unchecked(self.data.get()) };
+        poison::wrap(self.poison.get(), RwLockReadGuard { data, raw: &self.raw })
+    }
+
+    /// The guard, for who has just locked for writing.
+    #[inline]
+    fn writes(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+        let was_panicking = poison::panicking();
+        let guard = RwLockWriteGuard { lock: self, was_panicking, not_send: PhantomData };
+        poison::wrap(self.poison.get(), guard)
+    }
+}
+
+impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
+    /// Goes on as a reader; nobody writes in between. Lets in all readers that wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sync::{RwLock, RwLockWriteGuard};
+    ///
+    /// let lock = RwLock::new(1);
+    /// let mut writes = lock.write().unwrap();
+    /// *writes = 2;
+    /// let reads = RwLockWriteGuard::downgrade(writes);
+    /// assert_eq!((*reads, *lock.read().unwrap()), (2, 2));
+    /// ```
+    pub fn downgrade(s: Self) -> RwLockReadGuard<'a, T> {
+        let lock = s.lock;
+        std::mem::forget(s);
+        lock.raw.downgrade();
+        lock.reads().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: while the guard lives the lock is held for reading, and the data lives.
+        unsafe { self.data.as_ref() }
+    }
+}
+
+impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: while the guard lives the lock is held for writing.
+        unsafe { &*self.lock.data.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: while the guard lives the lock is held for writing, and the guard is borrowed exclusively.
+        unsafe { &mut *self.lock.data.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.raw.read_unlock();
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.poison.guard_dropped(self.was_panicking);
+        self.lock.raw.write_unlock();
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T> From<T> for RwLock<T> {
+    fn from(value: T) -> RwLock<T> {
+        RwLock::new(value)
+    }
+}
+
+impl<T: Default> Default for RwLock<T> {
+    fn default() -> RwLock<T> {
+        RwLock::new(T::default())
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("RwLock");
+        match self.try_read_uncharged() {
+            Ok(guard) => debug.field("data", &&*guard),
+            Err(TryLockError::Poisoned(error)) => debug.field("data", &&**error.get_ref()),
+            Err(TryLockError::WouldBlock) => debug.field("data", &format_args!("<locked>")),
+        };
+        debug.field("poisoned", &self.poison.get()).finish_non_exhaustive()
+    }
+}
+
+/// The lock without the data. See the module's head.
+pub(crate) struct RawRwLock {
+    word: AtomicU32,
+    line: WaitQueue<(), Waiter>,
+}
+
+const WRITER: u32 = 1;
+const WAITERS: u32 = 2;
+/// One reader; they are counted from this bit on.
+const READER: u32 = 4;
+/// Newcomers are refused from here on. The room above is for those in line, who have a stack each.
+const MANY_READERS: u32 = 1 << 31;
+
+/// Whether a newcomer may join as a reader.
+#[inline]
+fn may_read(word: u32) -> bool {
+    word & WRITER == 0 && (word & WAITERS == 0 || word < READER) && word < MANY_READERS
+}
+
+#[inline]
+fn is_unlocked(word: u32) -> bool {
+    word & !WAITERS == 0
+}
+
+/// What others see of a waiter.
+struct Waiter {
+    writes: bool,
+    /// A writer that was woken before and found the lock taken: hand over.
+    late: bool,
+    /// The lock is the waiter's. On its frame.
+    granted: *const Cell<bool>,
+}
+
+// SAFETY: `granted` is written by who chooses the waiter, under the line's lock, and read by the waiter after
+// it was chosen, which orders the two.
+unsafe impl Send for Waiter {}
+
+impl Waiter {
+    /// Exchanges whether the lock is the waiter's, if `grant`; whether it is now.
+    fn exchange(&self, grant: bool) -> bool {
+        // SAFETY: called as `exchange` of `choose_…` only: the waiter's frame stays while it is not
+        // chosen and the line's lock is held.
+        let granted = unsafe { &*self.granted };
+        granted.set(grant && !granted.get());
+        granted.get()
+    }
+}
+
+type Line<'a> = Locked<'a, (), Waiter>;
+
+impl RawRwLock {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> RawRwLock {
+        RawRwLock { word: AtomicU32::new(0), line: WaitQueue::new(()) }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> RawRwLock {
+        RawRwLock { word: AtomicU32::new(0), line: WaitQueue::new(()) }
+    }
+
+    /// `Woken`: the lock is the caller's. Else it is not. So is it for `write_until`.
+    #[inline]
+    pub(crate) fn read(&self) -> Outcome {
+        let word = self.word.load(Relaxed);
+        let simple = word & (WRITER | WAITERS) == 0 && word < MANY_READERS;
+        if simple && self.word.compare_exchange(word, word + READER, Acquire, Relaxed).is_ok() {
+            return Outcome::Woken;
+        }
+        self.read_contended()
+    }
+
+    #[inline]
+    pub(crate) fn write_until(&self, deadline: Option<Instant>) -> Outcome {
+        match self.word.compare_exchange(0, WRITER, Acquire, Relaxed) {
+            Ok(_) => Outcome::Woken,
+            Err(_) => self.write_contended(deadline),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn try_read(&self) -> bool {
+        self.change(Acquire, |word| may_read(word).then_some(word + READER)).is_ok()
+    }
+
+    #[inline]
+    pub(crate) fn try_write(&self) -> bool {
+        self.change(Acquire, |word| is_unlocked(word).then_some(word | WRITER)).is_ok()
+    }
+
+    #[inline]
+    pub(crate) fn read_unlock(&self) {
+        let leave = |word| (word != READER | WAITERS).then(|| word - READER);
+        if self.change(Release, leave).is_err() {
+            let line = self.line.lock();
+            self.last_reader_leaves(line);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn write_unlock(&self) {
+        if self.word.compare_exchange(WRITER, 0, Release, Relaxed).is_err() {
+            self.write_unlock_contended();
+        }
+    }
+
+    pub(crate) fn downgrade(&self) {
+        if self.word.compare_exchange(WRITER, READER, Release, Relaxed).is_ok() {
+            return;
+        }
+        let line = self.line.lock();
+        self.word.store(READER | WAITERS, Release);
+        let line = self.let_in(line, |line, admit| line.choose_suiting(|w| !w.writes, admit));
+        if line.is_empty() {
+            // By invariant 2 nobody else changes the bit.
+            self.word.fetch_and(!WAITERS, Release);
+        }
+    }
+
+    #[cold]
+    fn read_contended(&self) -> Outcome {
+        static READ: Op = Op("RwLock::read");
+        if self.try_read() || self.spin(RawRwLock::try_read) {
+            return Outcome::Woken;
+        }
+        assert!(self.word.load(Relaxed) < MANY_READERS, "too many active read locks on RwLock");
+        let line = self.line.lock();
+        if self.lock_or_announce(|word| may_read(word).then_some(word + READER)) {
+            return Outcome::Woken;
+        }
+        let granted = Cell::new(false);
+        let waiter = Waiter { writes: false, late: false, granted: &granted };
+        // Who is woken has been let in.
+        line.wait(Place::Last, &READ, None, waiter, || {})
+    }
+
+    #[cold]
+    fn write_contended(&self, deadline: Option<Instant>) -> Outcome {
+        static WRITE: Op = Op("RwLock::write");
+        if self.try_write() || self.spin(RawRwLock::try_write) {
+            return Outcome::Woken;
+        }
+        let mut place = Place::Last;
+        loop {
+            let granted = Cell::new(false);
+            let line = self.line.lock();
+            if self.lock_or_announce(|word| is_unlocked(word).then_some(word | WRITER)) {
+                return Outcome::Woken;
+            }
+            let waiter = Waiter { writes: true, late: place == Place::First, granted: &granted };
+            match line.wait(place, &WRITE, deadline, waiter, || {}) {
+                Outcome::Woken if granted.get() || self.try_write() => return Outcome::Woken,
+                Outcome::Woken => place = Place::First,
+                outcome => {
+                    self.left_the_line();
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// Locks, or says that somebody waits. Under the line's lock.
+    fn lock_or_announce(&self, lock: impl Fn(u32) -> Option<u32>) -> bool {
+        let locked_or_announced = self.change(Acquire, |word| match lock(word) {
+            None if word & WAITERS == 0 => Some(word | WAITERS),
+            locked => locked,
+        });
+        // If there was nothing to change, somebody has announced before.
+        locked_or_announced.is_ok_and(|before| lock(before).is_some())
+    }
+
+    #[cold]
+    fn write_unlock_contended(&self) {
+        let line = self.line.lock();
+        // By invariant 2 nobody has changed the word since we came here.
+        self.word.store(READER | WAITERS, Release);
+        self.last_reader_leaves(line);
+    }
+
+    /// Gives up the caller's share of the lock, and sees to it that somebody else goes on: called
+    /// by readers (usually the last) while somebody is in line.
+    #[cold]
+    fn last_reader_leaves<'a>(&'a self, mut line: Line<'a>) {
+        loop {
+            line = self.let_in(line, |line, admit| line.choose_first_if(|w| !w.writes, admit));
+            if line.is_empty() {
+                let _ = self.change(Release, |word| Some((word - READER) & !WAITERS));
+                return;
+            }
+            // A writer is the first. Only the last reader makes way for it.
+            let leave = |word| (word != READER | WAITERS).then(|| word - READER);
+            if self.change(Release, leave).is_ok() {
+                return;
+            }
+            // What the other readers have read is read before the writer writes.
+            self.word.load(Acquire);
+            let handed = Cell::new(false);
+            let chosen = line.choose_first_if(
+                |waiter| waiter.writes,
+                |waiter| handed.set(waiter.exchange(waiter.late)),
+            );
+            // If nobody was chosen they have given up, and somebody else is the first.
+            if chosen.is_some() {
+                let waiters = if line.is_empty() { 0 } else { WAITERS };
+                let writer = if handed.get() { WRITER } else { 0 };
+                // By invariant 2 nobody else has changed the word.
+                self.word.store(writer | waiters, Release);
+                drop(line);
+                drop(chosen);
+                return;
+            }
+        }
+    }
+
+    /// Lets in, beside the caller, who is a reader, those readers in line that `choose` chooses.
+    ///
+    /// The line is unlocked meanwhile, as to wake them may take system calls.
+    fn let_in<'a>(
+        &'a self,
+        mut line: Line<'a>,
+        choose: impl Fn(&mut Line<'a>, &dyn Fn(&Waiter)) -> Option<strands_sched::Wake>,
+    ) -> Line<'a> {
+        loop {
+            // Counted before it can know, as it may leave at once.
+            let admit = |waiter: &Waiter| {
+                match waiter.exchange(true) {
+                    true => self.word.fetch_add(READER, Relaxed),
+                    false => self.word.fetch_sub(READER, Relaxed),
+                };
+            };
+            let Some(chosen) = choose(&mut line, &admit) else { return line };
+            drop(line);
+            drop(chosen);
+            line = self.line.lock();
+        }
+    }
+
+    /// A writer has given up: those whom it held up, readers behind it, may go in now.
+    fn left_the_line(&self) {
+        let line = self.line.lock();
+        let readers_hold_it = |word| word & WRITER == 0 && word & WAITERS != 0 && word >= READER;
+        let join = |word| readers_hold_it(word).then_some(word + READER);
+        // As one of them we can do what the last of them does.
+        if self.change(Acquire, join).is_ok() {
+            self.last_reader_leaves(line);
+        }
+    }
+
+    /// Changes the word as `new` says, unless that says `None`; what it was before, or is.
+    #[inline]
+    fn change(
+        &self,
+        success: std::sync::atomic::Ordering,
+        new: impl Fn(u32) -> Option<u32>,
+    ) -> Result<u32, u32> {
+        let mut word = self.word.load(Relaxed);
+        while let Some(wanted) = new(word) {
+            match self.word.compare_exchange_weak(word, wanted, success, Relaxed) {
+                Ok(before) => return Ok(before),
+                Err(now) => word = now,
+            }
+        }
+        Err(word)
+    }
+
+    /// A plain thread looks a little longer before it sleeps, as that takes microseconds. A fiber
+    /// does not: its worker has better to do, and the holder may be a fiber of the same worker.
+    #[cfg(not(loom))]
+    fn spin(&self, lock: impl Fn(&RawRwLock) -> bool) -> bool {
+        const LOOKS: u32 = 100;
+        strands_sched::worker_index().is_none()
+            && (0..LOOKS).any(|_| {
+                std::hint::spin_loop();
+                // Others in line mean that the wait is long.
+                self.word.load(Relaxed) & WAITERS == 0 && lock(self)
+            })
+    }
+
+    #[cfg(loom)]
+    fn spin(&self, _lock: impl Fn(&RawRwLock) -> bool) -> bool {
+        false
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_readers_are_refused() {
+        let lock = RwLock::new(());
+        lock.raw.word.store(MANY_READERS, Relaxed);
+        assert!(matches!(lock.try_read(), Err(TryLockError::WouldBlock)));
+        let refused = std::panic::catch_unwind(|| drop(lock.read())).unwrap_err();
+        let text = refused.downcast_ref::<&str>().unwrap();
+        assert_eq!(*text, "too many active read locks on RwLock");
+        lock.raw.word.store(0, Relaxed);
+        assert!(lock.try_write().is_ok(), "the line's lock has been released");
+    }
+}
