@@ -14,6 +14,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::workspace;
 
+mod go;
+
 const USAGE: &str = "\
 usage: cargo xtask bench [--rounds N] [--case SUBSTRING]… [--peer NAME]… [--quick] [--json FILE]
 
@@ -31,7 +33,7 @@ const OURS: &str = "strands";
 const FLOOR: &str = "floor";
 
 /// Columns in the order of the table; a peer that is not named here comes last.
-const COLUMNS: &[&str] = &[OURS, "corosensei", "may", "tokio", "threads", FLOOR];
+const COLUMNS: &[&str] = &[OURS, "corosensei", "may", "tokio", "go", "crossbeam", "threads", FLOOR];
 
 /// Samples further apart than this share of their median are marked.
 const SPREAD: f64 = 0.2;
@@ -61,6 +63,7 @@ pub fn run(args: Vec<String>) -> ExitCode {
 /// Whether every measurement gave a figure.
 fn race(options: &Options) -> Result<bool, String> {
     let program = build()?;
+    go::offer(options);
     let suite = Suite::of(&program, options)?;
     let machine = Machine::look();
     let load = Load::start();
@@ -165,6 +168,7 @@ impl Suite {
     fn of(program: &Path, options: &Options) -> Result<Suite, String> {
         let output = Command::new(program)
             .arg("list")
+            .envs(go::environment())
             .output()
             .map_err(|error| format!("cannot run {}: {error}", program.display()))?;
         let suite = Suite::parse(&String::from_utf8_lossy(&output.stdout), options);
@@ -264,6 +268,7 @@ fn sample(
     let output = Command::new(program)
         .args(["run", case, peer])
         .args(quick.then_some("--quick"))
+        .envs(go::environment())
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("cannot run {}: {error}", program.display()))?;

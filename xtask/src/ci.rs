@@ -3,6 +3,10 @@
 //! A step that fails does not stop the next: one run shows all that is wrong. A step that could not
 //! run fails as loudly as one that found something. Builds with other flags have target directories
 //! of their own, because cargo throws away what it built with different `RUSTFLAGS`.
+//!
+//! All those directories together would fill a small disk, and a full one shows as a linker that
+//! dies of a signal. So in CI a step that is ok leaves nothing in a directory of its own, and each
+//! step says beforehand how much room it takes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,96 +15,173 @@ use std::time::Instant;
 use crate::command::{Cmd, Failure, Outcome, all};
 use crate::sanitize::{self, Tool};
 use crate::workspace::Workspace;
-use crate::{cross, docs, layers, licences, mutants, readme, soak, two_versions};
+use crate::{cross, disk, docs, layers, licences, mutants, parity, readme, soak, two_versions};
 
 /// One check.
 struct Step {
     name: &'static str,
     summary: &'static str,
     run: fn(&Workspace) -> Outcome,
+    /// The directories below the target directory that no other step uses.
+    own: &'static [&'static str],
+    /// What it adds to the disk at most, as measured and rounded up.
+    needs_mb: u64,
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "fmt", summary: "every file is as rustfmt writes it, bench/ too", run: fmt },
-    Step { name: "clippy", summary: "no warning in any target, bench/ too", run: clippy },
-    Step { name: "doc", summary: "the documentation builds without a warning", run: doc },
+    Step {
+        name: "fmt",
+        summary: "every file is as rustfmt writes it, bench/ too",
+        run: fmt,
+        own: &[],
+        needs_mb: 0,
+    },
+    Step {
+        name: "clippy",
+        summary: "no warning in any target, bench/ too",
+        run: clippy,
+        own: &[],
+        needs_mb: 300,
+    },
+    Step {
+        name: "doc",
+        summary: "the documentation builds without a warning",
+        run: doc,
+        own: &["doc"],
+        needs_mb: 300,
+    },
     Step {
         name: "doc-examples",
         summary: "every public item has an example that runs",
         run: docs::check,
+        own: &[],
+        needs_mb: 100,
     },
-    Step { name: "msrv", summary: "the oldest supported compiler builds all", run: msrv },
+    Step {
+        name: "msrv",
+        summary: "the oldest supported compiler builds all",
+        run: msrv,
+        own: &[],
+        needs_mb: 300,
+    },
     Step {
         name: "layers",
         summary: "crates depend, and cfgs appear, only where ARCHITECTURE.md allows",
         run: layers::check,
+        own: &[],
+        needs_mb: 0,
     },
     Step {
         name: "licences",
         summary: "every dependency's licence is on the list",
         run: licences::check,
+        own: &[],
+        needs_mb: 0,
     },
     Step {
         name: "readme",
         summary: "links point at files, shown commands exist",
         run: readme::check,
+        own: &[],
+        needs_mb: 0,
     },
-    Step { name: "bench-builds", summary: "bench/ builds with its lock file", run: bench_builds },
+    Step {
+        name: "parity",
+        summary: "PARITY.md says what strands has of std, item by item",
+        run: parity::check,
+        own: &["parity"],
+        needs_mb: 100,
+    },
+    Step {
+        name: "bench-builds",
+        summary: "bench/ builds with its lock file",
+        run: bench_builds,
+        own: &[],
+        needs_mb: 300,
+    },
     Step {
         name: "guard-mprotect",
         summary: "the tests pass with guards by mprotect, as on Linux before 6.13",
         run: guard_mprotect,
+        own: &[],
+        needs_mb: 300,
     },
     Step {
         name: "mio-backend",
         summary: "the tests that do I/O pass through mio, as on macOS, the BSDs and Windows",
         run: mio_backend,
+        own: &[],
+        needs_mb: 100,
     },
     Step {
         name: "thread-backend",
         summary: "the tests pass where a fiber is an OS thread",
         run: thread_backend,
+        own: &["thread-backend"],
+        needs_mb: 500,
     },
     Step {
         name: "panic-abort",
         summary: "a program that is built with panic = \"abort\" works and ends",
         run: panic_abort,
+        own: &["panic-abort"],
+        needs_mb: 200,
     },
     Step {
         name: "two-versions",
         summary: "two versions of the crates work in one program",
         run: two_versions::check,
+        own: &["two-versions"],
+        needs_mb: 300,
     },
-    Step { name: "loom", summary: "the loom models of the protocols hold", run: loom },
+    Step {
+        name: "loom",
+        summary: "the loom models of the protocols hold",
+        run: loom,
+        own: &["loom"],
+        needs_mb: 500,
+    },
     Step {
         name: "mutants",
         summary: "each loom model fails without the line that it is there for",
         run: |workspace| mutants::check(workspace, &[]),
+        own: &["mutants"],
+        needs_mb: 500,
     },
     Step {
         name: "cross",
         summary: "the tests pass on other ISAs and systems, or at least build there",
         run: |workspace| cross::check(workspace, &[]),
+        own: &["cross", "wine"],
+        needs_mb: 3000,
     },
     Step {
         name: "asan",
         summary: "AddressSanitizer has nothing to say of the tests, and finds planted mistakes",
         run: |workspace| sanitize::check(workspace, Tool::Address, &[]),
+        own: &["sanitize-address"],
+        needs_mb: 3000,
     },
     Step {
         name: "tsan",
         summary: "ThreadSanitizer has nothing to say of them either",
         run: |workspace| sanitize::check(workspace, Tool::Thread, &[]),
+        own: &["sanitize-thread"],
+        needs_mb: 2000,
     },
     Step {
         name: "valgrind",
         summary: "memcheck follows the stacks that are switched",
         run: |workspace| sanitize::check(workspace, Tool::Valgrind, &[]),
+        own: &["sanitize-valgrind"],
+        needs_mb: 500,
     },
     Step {
         name: "soak",
         summary: "five minutes of everything at random, by a seed that nobody has tried",
         run: soak::check,
+        own: &[],
+        needs_mb: 300,
     },
 ];
 
@@ -138,7 +219,7 @@ pub fn run(args: Vec<String>) -> ExitCode {
         .map(|step| {
             println!("\n== {}: {}", step.name, step.summary);
             let start = Instant::now();
-            let outcome = (step.run)(&workspace);
+            let outcome = step.run_with_room(&workspace);
             let row = Row { name: step.name, outcome, seconds: start.elapsed().as_secs_f64() };
             println!("== {}: {} after {:.1} s", row.name, row.result(), row.seconds);
             row
@@ -155,6 +236,14 @@ fn select(names: &[String]) -> Result<Vec<&'static Step>, String> {
     }
     let wanted = |step: &&Step| names.is_empty() || names.iter().any(|name| name == step.name);
     Ok(STEPS.iter().filter(wanted).collect())
+}
+
+impl Step {
+    fn run_with_room(&self, workspace: &Workspace) -> Outcome {
+        disk::expect_room(&workspace.target, self.needs_mb, self.own)?;
+        (self.run)(workspace)?;
+        all(self.own.iter().map(|name| disk::give_back(&workspace.target.join(name))))
+    }
 }
 
 impl Row {

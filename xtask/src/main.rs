@@ -14,6 +14,7 @@ mod docs;
 mod layers;
 mod licences;
 mod mutants;
+mod parity;
 mod readme;
 mod repeat;
 mod sanitize;
@@ -24,6 +25,7 @@ mod wine;
 mod bench;
 
 mod command;
+mod disk;
 mod workspace;
 
 use command::Outcome;
@@ -54,6 +56,12 @@ const TASKS: &[Task] = &[
         arguments: "",
         summary: "compare the crates' dependencies and cfgs with ARCHITECTURE.md",
         run: |args| report(no_arguments(args).and_then(|()| layers::run())),
+    },
+    Task {
+        name: "parity",
+        arguments: "[--check | --why [ITEM] | --extract]",
+        summary: "compare the public API with std's, item by item, and write PARITY.md",
+        run: |args| report(parity::run(args)),
     },
     Task {
         name: "mutants",
