@@ -24,6 +24,9 @@ pub enum Peer {
     Corosensei,
     May,
     Tokio,
+    Go,
+    /// crossbeam's channels between OS threads.
+    Crossbeam,
     Threads,
     /// No runtime at all: the least that the machine asks for the same work. Not a competitor.
     Floor,
@@ -37,6 +40,8 @@ impl Peer {
             Peer::Corosensei => "corosensei",
             Peer::May => "may",
             Peer::Tokio => "tokio",
+            Peer::Go => "go",
+            Peer::Crossbeam => "crossbeam",
             Peer::Threads => "threads",
             Peer::Floor => "floor",
         }
@@ -124,7 +129,9 @@ fn list() {
             };
             println!("row\t{}\t{}\t{}\t{title}", case.name, row.figure, row.unit);
         }
-        for (peer, _) in case.peers {
+        // Its programs are another binary, which not every machine can build.
+        let peers = case.peers.iter().filter(|(peer, _)| *peer != Peer::Go || cases::has_go());
+        for (peer, _) in peers {
             println!("peer\t{}\t{}", case.name, peer.name());
         }
     }

@@ -1,12 +1,16 @@
 //! The cases, in the order of the table.
 
+mod channels;
+mod contest;
 pub mod echo;
+mod locks;
 mod parked;
 mod ping_pong;
 mod spawn_join;
 mod switch;
 mod yielding;
 
+use crate::measure::Figures;
 use crate::{Case, Plan, Row};
 
 pub fn all() -> impl Iterator<Item = &'static Case> {
@@ -15,6 +19,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         yielding::CASES,
         spawn_join::CASES,
         ping_pong::CASES,
+        channels::CASES,
+        locks::CASES,
         parked::CASES,
         echo::CASES,
     ]
@@ -53,6 +59,26 @@ fn tokio_runtime(workers: usize) -> tokio::runtime::Runtime {
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     builder.worker_threads(workers).enable_all().build().expect("a tokio runtime")
+}
+
+/// Names the binary with Go's programs; `cargo xtask bench` sets it.
+const GO: &str = "STRANDS_BENCH_GO";
+
+pub fn has_go() -> bool {
+    std::env::var_os(GO).is_some()
+}
+
+/// Becomes Go's program for `case`, which prints its figures itself.
+///
+/// The process stays the same, pinned and limited as it is for the others.
+fn go(case: &str, plan: &Plan) -> Figures {
+    use std::os::unix::process::CommandExt;
+    let program = std::env::var_os(GO).unwrap_or_else(|| panic!("{GO} does not name Go's binary"));
+    let error = std::process::Command::new(&program)
+        .args([case, &plan.workers.to_string(), &plan.count.to_string()])
+        .arg(plan.budget().as_millis().to_string())
+        .exec();
+    panic!("{}: {error}", program.display());
 }
 
 /// Stack of a plain thread where there are many: the address space of 10,000 defaults of 2 MiB is

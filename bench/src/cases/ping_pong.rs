@@ -23,6 +23,7 @@ const fn case(name: &'static str, title: &'static str, rows: &'static [Row], pla
             (Peer::Strands, strands),
             (Peer::May, may),
             (Peer::Tokio, tokio),
+            (Peer::Go, |plan| super::go("ping-pong", plan)),
             (Peer::Threads, threads),
         ],
     }

@@ -1,8 +1,9 @@
 //! The switch alone, without a scheduler.
 //!
-//! `switch`: resume a coroutine, which suspends at once. `switch-next`: from one coroutine to the
-//! next, as a scheduler goes along its queue: by a direct switch where there is one, else by a
-//! suspend and a resume.
+//! `switch`: resume a coroutine, which suspends at once. `switch-shared`: the same, where both share
+//! the floating-point control words, as corosensei's coroutines do always. `switch-next`: from one
+//! coroutine to the next, as a scheduler goes along its queue: by a direct switch where there is one,
+//! else by a suspend and a resume.
 
 use std::hint::black_box;
 
@@ -24,6 +25,17 @@ pub const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "switch-shared",
+        title: "switch: the same, control words shared",
+        rows: WALL,
+        plan: Plan::new(1, 0),
+        peers: &[
+            #[cfg(feature = "strands-fiber")]
+            (Peer::Strands, strands_shared),
+            (Peer::Corosensei, corosensei),
+        ],
+    },
+    Case {
         name: "switch-next",
         title: "switch: one coroutine to the next",
         rows: WALL,
@@ -41,12 +53,35 @@ const CHUNK: u64 = 100_000;
 
 #[cfg(feature = "strands-fiber")]
 fn strands(plan: &Plan) -> Figures {
-    use strands_fiber::{Coroutine, CoroutineResult};
-    let mut coroutine = Coroutine::<u64, u64, ()>::new(|suspender, mut input| {
-        loop {
-            input = suspender.suspend(input + 1);
-        }
-    });
+    use strands_fiber::Coroutine;
+    strands_pairs(plan, Coroutine::new(|suspender, first| strands_count(suspender, first)))
+}
+
+#[cfg(feature = "strands-fiber")]
+fn strands_shared(plan: &Plan) -> Figures {
+    use strands_fiber::stack::Stack;
+    use strands_fiber::{Coroutine, DEFAULT_STACK_BYTES};
+    let stack = Stack::new(DEFAULT_STACK_BYTES).expect("a stack");
+    let count = |suspender: &_, first| strands_count(suspender, first);
+    strands_pairs(plan, Coroutine::sharing_float_control(stack, count))
+}
+
+#[cfg(feature = "strands-fiber")]
+fn strands_count<F: strands_fiber::float_control::FloatControl>(
+    suspender: &strands_fiber::Suspender<u64, u64, F>,
+    mut input: u64,
+) {
+    loop {
+        input = suspender.suspend(input + 1);
+    }
+}
+
+#[cfg(feature = "strands-fiber")]
+fn strands_pairs<F: strands_fiber::float_control::FloatControl>(
+    plan: &Plan,
+    mut coroutine: strands_fiber::Coroutine<u64, u64, (), F>,
+) -> Figures {
+    use strands_fiber::CoroutineResult;
     let mut value = 0;
     let mut meter = Meter::start(plan.budget());
     while meter.more() {

@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
             (Peer::Strands, strands),
             (Peer::May, may),
             (Peer::Tokio, tokio),
+            (Peer::Go, |plan| super::go("yield", plan)),
             (Peer::Threads, threads),
         ],
     },
@@ -35,6 +36,7 @@ pub const CASES: &[Case] = &[
             (Peer::Strands, strands),
             (Peer::May, may),
             (Peer::Tokio, tokio),
+            (Peer::Go, |plan| super::go("yield", plan)),
             (Peer::Threads, threads),
         ],
     },
@@ -48,6 +50,7 @@ pub const CASES: &[Case] = &[
             #[cfg(feature = "strands")]
             (Peer::Strands, strands),
             (Peer::Tokio, tokio),
+            (Peer::Go, |plan| super::go("yield", plan)),
         ],
     },
 ];
