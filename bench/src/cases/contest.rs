@@ -49,12 +49,15 @@ impl Tick {
 
 /// Has `start` start each of `parties`, and measures what they do together.
 ///
+/// A fiber (a task, a coroutine) starts them, as in most programs: so it is the runtime that
+/// chooses where each goes.
+///
 /// Sleeps a fifth of the budget first; then counts all of it. Parties that do not count (the
 /// senders of a channel whose receivers do) are left out of the comparison.
-fn measure(plan: &Plan, parties: usize, start: impl FnMut(Tick)) -> Figures {
+fn measure(plan: &Plan, parties: usize, start: impl FnOnce(Vec<Tick>)) -> Figures {
     let counts = Arc::new(Counts((0..parties).map(|_| Count(AtomicU64::new(0))).collect()));
     let tick = |party| Tick { counts: counts.clone(), party, done: 0 };
-    (0..parties).map(tick).for_each(start);
+    start((0..parties).map(tick).collect());
     let look =
         || -> Vec<u64> { counts.0.iter().map(|count| count.0.load(Ordering::Relaxed)).collect() };
 
@@ -83,31 +86,47 @@ pub fn strands<F: Fn(Tick) + Clone + Send + 'static>(
     party: F,
 ) -> Figures {
     let runtime = ManuallyDrop::new(super::strands_runtime(plan.workers));
-    measure(plan, parties, |tick| {
-        let party = party.clone();
-        drop(runtime.spawn(move || party(tick)));
+    measure(plan, parties, |ticks| {
+        runtime.run(move || {
+            for tick in ticks {
+                let party = party.clone();
+                drop(strands::spawn(move || party(tick)));
+            }
+        });
     })
 }
 
 pub fn may<F: Fn(Tick) + Clone + Send + 'static>(plan: &Plan, parties: usize, party: F) -> Figures {
     configure_may(plan, plan.workers);
-    measure(plan, parties, |tick| {
-        let party = party.clone();
-        // SAFETY: the parties touch no thread-local and need far less than a stack.
-        drop(unsafe { may::coroutine::spawn(move || party(tick)) });
+    measure(plan, parties, |ticks| {
+        let root = move || {
+            for tick in ticks {
+                let party = party.clone();
+                // SAFETY: the parties touch no thread-local and need far less than a stack.
+                drop(unsafe { may::coroutine::spawn(move || party(tick)) });
+            }
+        };
+        // SAFETY: as above.
+        drop(unsafe { may::coroutine::spawn(root) });
     })
 }
 
 pub fn tokio<F, T>(plan: &Plan, parties: usize, party: F) -> Figures
 where
-    F: Fn(Tick) -> T,
+    F: Fn(Tick) -> T + Send + 'static,
     T: Future<Output = ()> + Send + 'static,
 {
     let runtime = Arc::new(tokio_runtime(plan.workers));
     // The one of one worker runs tasks while somebody blocks on it.
     let driven = runtime.clone();
     std::thread::spawn(move || driven.block_on(std::future::pending::<()>()));
-    measure(plan, parties, |tick| drop(runtime.spawn(party(tick))))
+    measure(plan, parties, |ticks| {
+        drop(runtime.spawn(async move {
+            for tick in ticks {
+                drop(tokio::spawn(party(tick)));
+            }
+        }));
+    })
 }
 
 pub fn threads<F: Fn(Tick) + Clone + Send + 'static>(
@@ -115,8 +134,10 @@ pub fn threads<F: Fn(Tick) + Clone + Send + 'static>(
     parties: usize,
     party: F,
 ) -> Figures {
-    measure(plan, parties, |tick| {
-        let party = party.clone();
-        drop(spawn_thread(move || party(tick)));
+    measure(plan, parties, |ticks| {
+        for tick in ticks {
+            let party = party.clone();
+            drop(spawn_thread(move || party(tick)));
+        }
     })
 }
