@@ -317,7 +317,10 @@ impl Laboratory {
         let cmd = Cmd::new(&self.tree, "cargo", &format!("test --release --lib -p {package}"))
             .arg("--target-dir")
             .arg(self.target.to_string_lossy())
-            .env("RUSTFLAGS", "--cfg loom");
+            .env("RUSTFLAGS", "--cfg loom")
+            // One line differs from build to build.
+            .env("CARGO_INCREMENTAL", "1")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
         let mut binaries = build_tests(cmd, log)?;
         binaries
             .pop()
