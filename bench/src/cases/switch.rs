@@ -54,7 +54,7 @@ const CHUNK: u64 = 100_000;
 #[cfg(feature = "strands-fiber")]
 fn strands(plan: &Plan) -> Figures {
     use strands_fiber::Coroutine;
-    strands_pairs(plan, Coroutine::new(|suspender, first| strands_count(suspender, first)))
+    strands_pairs(plan, Coroutine::new(strands_count))
 }
 
 #[cfg(feature = "strands-fiber")]

@@ -218,13 +218,12 @@ mirrored! {
     }
 
     fn auto_traits() {
-        use imp::sync::{LazyLock, Once, OnceLock, OnceState};
+        use imp::sync::{LazyLock, Once, OnceLock};
         use std::cell::Cell;
         use std::panic::{RefUnwindSafe, UnwindSafe};
         fn all<T: Send + Sync + UnwindSafe + RefUnwindSafe + Unpin>() {}
         fn send<T: Send>() {}
         all::<Once>();
-        send::<OnceState>();
         all::<OnceLock<u8>>();
         all::<LazyLock<u8>>();
         fn shared<T: Sync>() {}
