@@ -33,12 +33,19 @@ impl Monitor {
         Monitor { state: AtomicU32::new(ASLEEP), thread: std::sync::OnceLock::new() }
     }
 
-    /// Starts the thread.
+    /// Starts the thread, and waits until it runs: std aborts the process if memory is out when a
+    /// thread begins, which must not come later than this.
     pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<thread::JoinHandle<()>> {
         let its = shared.clone();
         let name = format!("{}-monitor", shared.config.thread_name);
-        let handle = thread::Builder::new().name(name.clone()).spawn(move || watch(&its));
+        let (begins, begun) = std::sync::mpsc::channel::<()>();
+        let main = move || {
+            drop(begins);
+            watch(&its);
+        };
+        let handle = thread::Builder::new().name(name.clone()).spawn(main);
         let handle = handle.map_err(|error| no_thread(&name, &error))?;
+        let _ = begun.recv();
         shared.monitor.thread.set(handle.thread().clone()).expect("the monitor was started twice");
         Ok(handle)
     }
