@@ -42,7 +42,10 @@ pub fn echo(party: &mut Party) {
     let listener = TcpListener::bind(address).expect("a port on loopback is free");
     let address = listener.local_addr().expect("a listener has an address");
     let service = Arc::new(Service { listener, somebody_left: AtomicBool::new(false) });
-    // Closed when the last client goes.
+    // Closed when the server goes, also if that is before it serves: starting a client may be cut
+    // by a cancel, and those that have started would wait in the backlog.
+    let server_closes = Closes(service.clone());
+    // And closed when the last client goes.
     let clients_closes = Arc::new(Closes(service.clone()));
     let mut clients: Vec<Started<()>> = Vec::new();
     for _ in 0..party.rng.u32(1..6) {
@@ -58,14 +61,14 @@ pub fn echo(party: &mut Party) {
         }));
     }
     drop(clients_closes);
-    serve(party, &service);
+    serve(party, server_closes);
     for client in clients {
         client.join();
     }
 }
 
-fn serve(party: &mut Party, service: &Arc<Service>) {
-    let _closes = Closes(service.clone());
+fn serve(party: &mut Party, closes: Closes) {
+    let service = &closes.0;
     let mut handlers = Vec::new();
     loop {
         let stream = match service.listener.accept() {
