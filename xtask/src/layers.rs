@@ -47,6 +47,7 @@ const RULES: &[Rule] = &[
         allowed: &[
             ("crates/strands-fiber/src/stack", "maps, guards and trims stacks"),
             ("crates/strands-fiber/src/overflow", "handles the fault in a guard"),
+            ("crates/strands-fiber/src/unwind", "asks the system's unwinder"),
             ("crates/strands-reactor/src/backend", "waits for and performs I/O"),
             ("crates/strands/src/os", "mirrors std::os"),
         ],

@@ -20,7 +20,7 @@ pub mod stack;
 mod unwind;
 
 pub use coroutine::{Coroutine, CoroutineResult, DEFAULT_STACK_BYTES, Suspender};
-pub use unwind::CAN_UNWIND;
+pub use unwind::{CAN_UNWIND, is_cleaning_up};
 
 #[cfg(doctest)]
 #[doc = include_str!("../tests/compile_fail.md")]

@@ -3,8 +3,13 @@
 //! A fiber that is cancelled wakes up where it waits and unwinds from there with a [`Cancelled`]
 //! payload: destructors run, no panic message is printed, and the join handle gets the payload.
 //! It is delivered only where the operation has had no effect; one that has won its race returns
-//! normally, and the cancel waits for the next suspension. None is delivered while the fiber
-//! unwinds, inside [`uncancellable`], nor where panics abort.
+//! normally, and the cancel waits for the next suspension. None is delivered inside
+//! [`uncancellable`], nor where an unwinding would abort the process: in a destructor that an
+//! unwinding runs, beneath a function that no panic may leave (`extern "C"`), and where panics abort.
+//!
+//! Whether the fiber unwinds is read from its stack ([`is_cleaning_up`]), as std counts panics by
+//! thread and a worker's fibers share one. It is asked only where a cancel is to be delivered, or std
+//! says that somebody unwinds.
 //!
 //! Turned down: a flag that user code must poll (nobody does), and freeing the stack without
 //! unwinding it (its borrows may be in use elsewhere).
@@ -12,11 +17,11 @@
 use std::fmt;
 use std::panic;
 
-use strands_fiber::CAN_UNWIND;
+use strands_fiber::{CAN_UNWIND, is_cleaning_up};
 
 use crate::current;
 use crate::task::Header;
-use crate::worker::Worker;
+use crate::worker::fiber_main;
 
 /// The payload that a cancelled fiber unwinds with, and that its join handle returns.
 ///
@@ -164,9 +169,11 @@ pub fn uncancellable<T>(f: impl FnOnce() -> T) -> T {
 /// Whether the running party is unwinding because of a panic or a cancel.
 ///
 /// std counts panics by thread, so its own answer on a worker is about all fibers of that worker.
-/// This one is about the running fiber, with one limit: a panic that begins, or is caught,
-/// while *another* fiber of the worker is suspended in the middle of its unwinding (a destructor of
-/// it waits) is not seen until that other fiber has gone on.
+/// This one is about the running fiber. If somebody on the thread unwinds, it walks the fiber's
+/// stack, which takes some microseconds.
+///
+/// Two limits: while another fiber of the worker is suspended in its unwinding, one that runs in a
+/// callback from C is taken to unwind; and on Windows with the MSVC tools this is std's answer.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -189,13 +196,12 @@ pub fn uncancellable<T>(f: impl FnOnce() -> T) -> T {
 /// assert!(!panicking());
 /// ```
 pub fn panicking() -> bool {
-    current::with(|me| {
-        if me.is_thread() {
-            return std::thread::panicking();
-        }
-        // SAFETY: a running fiber has a worker, whose thread this is.
-        unsafe { (*me.worker()).is_unwinding(me) }
-    })
+    std::thread::panicking() && current::with(|me| me.is_thread() || no_unwinding_may_pass())
+}
+
+/// Of the running fiber.
+fn no_unwinding_may_pass() -> bool {
+    is_cleaning_up(fiber_main as *const ())
 }
 
 /// What a cancel means for the running party just now.
@@ -204,7 +210,7 @@ pub(crate) enum Asked {
     No,
     /// It may unwind from here.
     Deliverable,
-    /// It is held back, by [`uncancellable`] or because the party unwinds already.
+    /// It is held back, by [`uncancellable`] or because no unwinding may begin here.
     Held,
 }
 
@@ -219,7 +225,7 @@ pub(crate) fn asked() -> Asked {
             }
             match me.cancel_requested() {
                 false => Asked::No,
-                true if deliverable(me, worker) => Asked::Deliverable,
+                true if deliverable(me) => Asked::Deliverable,
                 true => Asked::Held,
             }
         }
@@ -228,19 +234,7 @@ pub(crate) fn asked() -> Asked {
 }
 
 /// Whether a cancel asked of the running fiber may unwind it from here.
-pub(crate) fn deliverable(me: &Header, worker: &Worker) -> bool {
-    // While others of its worker unwind it cannot be known whether it does too, and a cancel that
-    // meets a destructor aborts the process.
-    deliverable_unless(std::thread::panicking(), me, worker)
-}
-
-/// The same where it is known whether the fiber may be unwinding: after a suspension.
 #[inline]
-pub(crate) fn deliverable_unless(may_unwind: bool, me: &Header, worker: &Worker) -> bool {
-    let asked = CAN_UNWIND && me.cancel_requested() && me.shield.get() == 0;
-    if asked && may_unwind {
-        // SAFETY: `me` is the running fiber, so this is its worker's thread.
-        unsafe { worker.defer_cancel() };
-    }
-    asked && !may_unwind
+pub(crate) fn deliverable(me: &Header) -> bool {
+    CAN_UNWIND && me.cancel_requested() && me.shield.get() == 0 && !no_unwinding_may_pass()
 }

@@ -26,7 +26,6 @@ mod spawn;
 mod task;
 mod timer;
 mod unblock;
-mod unwinding;
 mod wait_queue;
 mod worker;
 

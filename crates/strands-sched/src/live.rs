@@ -1,4 +1,4 @@
-//! The list of a worker's started fibers, for reports, shutdown and cancels that were held back.
+//! The list of a worker's started fibers, for reports and shutdown.
 //!
 //! It runs through the fibers' headers. Its lock is taken when a fiber starts and when it ends,
 //! nearly always uncontended: one read-modify-write.

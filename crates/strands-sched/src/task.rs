@@ -7,7 +7,7 @@
 //!
 //! # Who touches what
 //!
-//! - `run`, `context`, `stack`, `locals`, `budget`, `shield` and the unwinding marks: the owning worker's thread
+//! - `run`, `context`, `stack`, `locals`, `budget`, `shield`: the owning worker's thread
 //!   only (of a plain thread's header: that thread only). `run` may be *read* by reports.
 //! - `refs`, `flags`, `token`, `link`, `worker`, `joined`, `op`, `object`: any thread, by atomics.
 //! - the `live` links: under the owning worker's live-list lock.
@@ -69,10 +69,6 @@ pub struct Header {
     flags: AtomicU32,
     refs: AtomicU32,
     run: AtomicU8,
-    /// Whether it was unwinding when that was last known.
-    pub(crate) unwinding: Cell<bool>,
-    /// The era in whose count of unwinding fibers it is; 0: in none.
-    pub(crate) unwinding_era: Cell<u32>,
     /// How many `uncancellable` sections it is in.
     pub(crate) shield: Cell<u32>,
     /// [`Cancelled`] payloads of it that exist; owner only, like `shield`.
@@ -160,8 +156,6 @@ impl Header {
             flags: AtomicU32::new(flags),
             refs: AtomicU32::new(refs),
             run: AtomicU8::new(Run::Fresh as u8),
-            unwinding: Cell::new(false),
-            unwinding_era: Cell::new(0),
             shield: Cell::new(0),
             cancel_payloads: Cell::new(0),
             budget: Cell::new(0),

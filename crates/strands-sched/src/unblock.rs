@@ -45,7 +45,7 @@ where
         _ => return f(),
     };
     current::with(|me| {
-        if cancel::deliverable(me, worker) {
+        if cancel::deliverable(me) {
             cancel::unwind();
         }
     });

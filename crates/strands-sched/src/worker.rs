@@ -51,7 +51,6 @@ use crate::run_queue::RunQueue;
 use crate::runtime::{self, Shared};
 use crate::task::{Header, Run, TaskRef};
 use crate::timer::{TimerKey, Wheel};
-use crate::unwinding::Unwinding;
 
 /// Visits to ready fibers a turn, at most.
 const SHARE: i32 = 64;
@@ -125,7 +124,6 @@ struct Own {
     /// Visits until the clock is looked at again, and how many there were to be.
     until_clock: Cell<i32>,
     clock_interval: Cell<i32>,
-    unwinding: Unwinding,
     next_id: Cell<u64>,
     ids_left: Cell<u64>,
 }
@@ -180,7 +178,6 @@ impl Worker {
             starved_retry_at: Cell::new(0),
             until_clock: Cell::new(SHARE),
             clock_interval: Cell::new(SHARE),
-            unwinding: Unwinding::new(),
             next_id: Cell::new(0),
             ids_left: Cell::new(0),
         });
@@ -330,7 +327,7 @@ impl Worker {
             return Outcome::Woken;
         }
         let Some(deadline) = deadline else {
-            if cancel::deliverable(me, self) {
+            if cancel::deliverable(me) {
                 return Outcome::Cancelled;
             }
             // SAFETY: as above.
@@ -358,7 +355,7 @@ impl Worker {
             cancel::uncancellable(crate::park::charge);
             return match () {
                 () if ready() => Outcome::Woken,
-                () if cancel::deliverable(me, self) => Outcome::Cancelled,
+                () if cancel::deliverable(me) => Outcome::Cancelled,
                 () => Outcome::TimedOut,
             };
         }
@@ -366,7 +363,7 @@ impl Worker {
         // SAFETY: the wheel is not referred to across a suspension, here or elsewhere.
         let timer = unsafe { (*own.timers.get()).insert(deadline_ns, me.whole()) };
         let timer = Armed { own, key: Some(timer) };
-        if cancel::deliverable(me, self) {
+        if cancel::deliverable(me) {
             return Outcome::Cancelled;
         }
         // SAFETY: as above.
@@ -389,14 +386,14 @@ impl Worker {
         loop {
             me.set_run(Run::Parked);
             // SAFETY: `me` is the running fiber; who wakes it, or its timer, makes it ready.
-            let may_unwind = unsafe { self.suspend(own, me) };
+            unsafe { self.suspend(own, me) };
             if ready() {
                 return Outcome::Woken;
             }
             if timed_out() {
                 return Outcome::TimedOut;
             }
-            if cancel::deliverable_unless(may_unwind, me, self) {
+            if cancel::deliverable(me) {
                 return Outcome::Cancelled;
             }
         }
@@ -410,25 +407,24 @@ impl Worker {
     #[inline]
     pub(crate) unsafe fn yield_now(&self, me: &Header) {
         // SAFETY: the caller's promise; the queue is not referred to across the suspension.
-        let may_unwind = unsafe {
+        unsafe {
             let own = self.own();
             me.set_run(Run::Ready);
             (*own.ready.get()).push(me.whole());
-            self.suspend(own, me)
-        };
-        if cancel::deliverable_unless(may_unwind, me, self) {
+            self.suspend(own, me);
+        }
+        if cancel::deliverable(me) {
             cancel::unwind();
         }
     }
 
-    /// Leaves the running fiber's stack until it is resumed. Says whether it may be unwinding.
+    /// Leaves the running fiber's stack until it is resumed.
     ///
     /// # Safety
     ///
     /// On the worker's thread; `me` is the running fiber, marked as parked, or as ready and queued.
     #[inline]
-    unsafe fn suspend(&self, own: &Own, me: &Header) -> bool {
-        let noted = own.unwinding.suspending(me);
+    unsafe fn suspend(&self, own: &Own, me: &Header) {
         let next = own.next_context();
         if !ptr::eq(next, me.context()) {
             // SAFETY: `next` is the worker's own context, saved when it entered a fiber, or that of a
@@ -439,27 +435,6 @@ impl Worker {
         }
         me.set_run(Run::Running);
         me.budget.set(BUDGET);
-        noted && own.unwinding.resumed(me)
-    }
-
-    /// Whether the running fiber unwinds: see [`Unwinding::of`].
-    ///
-    /// # Safety
-    ///
-    /// On the worker's thread.
-    pub(crate) unsafe fn is_unwinding(&self, me: &Header) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { self.own() }.unwinding.of(me)
-    }
-
-    /// See [`Unwinding::defer_cancel`].
-    ///
-    /// # Safety
-    ///
-    /// On the worker's thread.
-    pub(crate) unsafe fn defer_cancel(&self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.own() }.unwinding.defer_cancel();
     }
 
     /// The runtime that this worker belongs to.
@@ -560,7 +535,6 @@ impl Worker {
             if own.until_clock.get() <= 0 {
                 self.look_at_clock(own, true);
             }
-            own.unwinding.deliver_deferred(&self.live);
             let mut started = 0;
             while started < FRESH_SHARE {
                 let Some(task) = self.next_fresh(own) else { break };
@@ -806,14 +780,6 @@ impl Worker {
     fn idle(&self, own: &Own) {
         let others = own.shared.workers().len() > 1;
         let idling = Idling { worker: self, own };
-        // SAFETY: the wheel is not referred to elsewhere meanwhile.
-        let has_timers = || unsafe { (*own.timers.get()).next_deadline() }.is_some();
-        if own.unwinding.defers_cancels()
-            && !has_timers()
-            && own.unwinding.deliver_believed(&self.live)
-        {
-            return;
-        }
         if others && own.shared.idle.steal(&idling) {
             return;
         }
@@ -944,7 +910,7 @@ impl idle::Worker for Idling<'_> {
 }
 
 /// What every fiber's stack starts with: `argument` is its header.
-unsafe extern "C" fn fiber_main(argument: Word) -> Exit {
+pub(crate) unsafe extern "C" fn fiber_main(argument: Word) -> Exit {
     // SAFETY: `enter` hands over the header.
     let fiber = unsafe { argument.assume_init() }.cast::<Header>();
     // SAFETY: the scheduler's reference keeps the header alive until the fiber is reaped, after this

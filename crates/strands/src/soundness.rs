@@ -49,10 +49,9 @@
 //! unwinding (a destructor that sleeps, locks or joins), the other fibers of its worker see
 //! `std::thread::panicking() == true`. A `std::sync::Mutex` may then be poisoned by a guard that is
 //! dropped without a panic, or not be poisoned by one. Strands' own locks and
-//! [`thread::panicking`](crate::thread::panicking) go by the fiber, with one limit: a panic that
-//! *begins*, or is *caught*, while another fiber of the worker is suspended in its unwinding is not
-//! seen before that one has gone on. For the same reason a fiber that begins to wait beside one that
-//! unwinds gets its cancel only when that one has gone on, or when nothing else can.
+//! [`thread::panicking`](crate::thread::panicking) go by the fiber, whose stack tells whether it
+//! unwinds. (On Windows with the MSVC tools they cannot: there they go by std, and a fiber gets no
+//! cancel while another of its worker is suspended in its unwinding.)
 //!
 //! **A panic hook that waits.** std aborts the process when a panic begins on a thread that is in
 //! its panic hook. If a hook suspends its fiber, a panic of another fiber of that worker is such a
@@ -64,8 +63,8 @@
 //!
 //! **Waiting below a callback from C.** Unwinding cannot pass a Rust `extern "C"` function: the
 //! process aborts, by Rust's rule. So a fiber that waits inside a callback (a comparison function
-//! of `qsort`, say) must not be cancelled there: wrap the wait in
-//! [`cancel::uncancellable`](crate::cancel::uncancellable).
+//! of `qsort`, say) gets no cancel there, but at its next wait after the callback has returned. A
+//! shutdown waits for it, or names it.
 //!
 //! **A bare coroutine that outlives its thread's locals.** `strands_fiber::Coroutine`, the machine
 //! layer's own type, may be suspended while it borrows a `thread_local!` (inside

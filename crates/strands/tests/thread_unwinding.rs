@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use strands::sync::Mutex;
+use strands::cancel::Cancelled;
+use strands::sync::{Mutex, mpsc};
 use strands::thread::{self, Builder, Placement};
 use thread_common::{runtime, text};
 
@@ -381,6 +382,100 @@ fn no_cancel_is_delivered_to_one_that_began_to_unwind_beside_another() {
     is_unwinding.recv().unwrap();
     runtime.shutdown_timeout(Duration::MAX).unwrap();
     assert_eq!(text(&*fiber.join().unwrap_err()), "unwinds beside another");
+}
+
+#[test]
+fn who_panics_beside_one_that_unwinds_is_known() {
+    struct Asks(Arc<Mutex<()>>, Arc<AtomicUsize>);
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            for _ in 0..3 {
+                assert!(thread::panicking());
+                // Locked in the unwinding, so it is not poisoned by it.
+                drop(self.0.lock());
+                thread::yield_now();
+            }
+            self.1.fetch_add(1, SeqCst);
+        }
+    }
+    runtime(1).run(|| {
+        let first = Unwinding::begin();
+        let (held, free) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
+        let asked = Arc::<AtomicUsize>::default();
+        let fibers = [0, 1, 2].map(|_| {
+            let (held, free, asked) = (held.clone(), free.clone(), asked.clone());
+            thread::spawn(move || {
+                let _guard = held.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let _asks = Asks(free, asked);
+                panic!("beside another");
+            })
+        });
+        while asked.load(SeqCst) < 3 {
+            assert!(!thread::panicking());
+            thread::yield_now();
+        }
+        for fiber in fibers {
+            assert_eq!(text(&*fiber.join().unwrap_err()), "beside another");
+        }
+        assert!(held.is_poisoned() && !free.is_poisoned());
+        // Nor does one that has caught its panic still unwind.
+        let caught = panic::catch_unwind(|| panic!("caught beside another"));
+        assert!(caught.is_err() && !thread::panicking() && std::thread::panicking());
+        first.end();
+    });
+}
+
+#[test]
+fn no_cancel_is_delivered_to_one_that_began_beside_another_though_nothing_else_is_left() {
+    struct Receives(mpsc::Receiver<()>);
+    impl Drop for Receives {
+        fn drop(&mut self) {
+            // A cancel delivered here would abort.
+            self.0.recv().unwrap();
+        }
+    }
+    let runtime = runtime(1);
+    let (release, released) = mpsc::channel();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let fiber = runtime.spawn(move || {
+        let _receives = Receives(released);
+        let _other = Unwinding::begin();
+        thread::spawn(move || begun.send(()).unwrap());
+        panic!("unwinds beside another");
+    });
+    has_begun.recv().unwrap();
+    // It cancels all that waits, and waits for none.
+    runtime.shutdown_timeout(Duration::ZERO).unwrap_err();
+    std::thread::yield_now();
+    release.send(()).unwrap();
+    assert_eq!(text(&*fiber.join().unwrap_err()), "unwinds beside another");
+}
+
+#[test]
+fn no_cancel_is_delivered_beneath_what_no_panic_may_leave() {
+    extern "C" fn callback(wait: &Wait) {
+        (wait.0)();
+    }
+    struct Wait(Box<dyn Fn()>);
+    let runtime = runtime(1);
+    let (release, released) = mpsc::channel();
+    let (waits, is_waiting) = std::sync::mpsc::channel();
+    let returned = Arc::new(AtomicBool::new(false));
+    let its = returned.clone();
+    let fiber = runtime.spawn(move || {
+        thread::spawn(move || waits.send(()).unwrap());
+        callback(&Wait(Box::new(move || released.recv().unwrap())));
+        its.store(true, SeqCst);
+        loop {
+            thread::park();
+        }
+    });
+    is_waiting.recv().unwrap();
+    runtime.shutdown_timeout(Duration::ZERO).unwrap_err();
+    assert!(!fiber.is_finished());
+    release.send(()).unwrap();
+    assert!(fiber.join().unwrap_err().is::<Cancelled>());
+    assert!(returned.load(SeqCst));
 }
 
 #[test]

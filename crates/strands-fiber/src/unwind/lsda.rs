@@ -1,0 +1,186 @@
+//! What a function's table says of an unwinding that comes from one of its calls: its
+//! *language-specific data area*, in the format that GCC and LLVM share.
+//!
+//! The table has a row for each call that may unwind: where it is, where the unwinding lands (0: it
+//! passes), and which *action* is chained to that: none or 0, a cleanup; above 0, a catch; below
+//! 0, a filter, which with Rust lets nothing pass: it stands on the calls of a cleanup, and in
+//! functions that must not be left by a panic. A call without a row must not unwind either.
+
+/// Whether an unwinding that comes from the call at `ip` would abort the process: nothing may leave
+/// there. `false` also where the table is of a kind that no compiler of Rust or C++ makes.
+///
+/// # Safety
+///
+/// `table` is null, or the language-specific data of the function that starts at `function` and has
+/// `ip` in it.
+pub(super) unsafe fn forbids_unwinding(table: *const u8, function: usize, ip: usize) -> bool {
+    if table.is_null() {
+        return false;
+    }
+    let mut reader = Reader(table);
+    // SAFETY: the caller's promise: this is how such a table begins and goes on, and each value is read
+    // with the encoding that the table names.
+    unsafe {
+        if let encoding @ ..=OMITTED_BELOW = reader.byte() {
+            reader.encoded(encoding); // Where landing pads are counted from.
+        }
+        if let ..=OMITTED_BELOW = reader.byte() {
+            reader.uleb128(); // Where the types are that are caught.
+        }
+        let encoding = reader.byte();
+        let length = reader.uleb128();
+        let actions = reader.0.wrapping_add(length);
+        while reader.0 < actions {
+            let start = reader.encoded(encoding);
+            let (length, landing_pad) = (reader.encoded(encoding), reader.encoded(encoding));
+            let action = reader.uleb128();
+            let (Some(start), Some(length), Some(landing_pad)) = (start, length, landing_pad)
+            else {
+                return false;
+            };
+            let start = function.wrapping_add(start);
+            if ip < start {
+                break;
+            }
+            if ip - start < length {
+                let is_cleanup = landing_pad == 0 || action == 0;
+                return !is_cleanup && Reader(actions.wrapping_add(action - 1)).sleb128() < 0;
+            }
+        }
+    }
+    true
+}
+
+/// 0xff stands for a value that is left out.
+const OMITTED_BELOW: u8 = 0xfe;
+
+/// Reads a table from its beginning.
+struct Reader(*const u8);
+
+// SAFETY of all below: `self.0` is where a value of the kind begins.
+impl Reader {
+    /// # Safety
+    ///
+    /// A byte is there.
+    unsafe fn byte(&mut self) -> u8 {
+        // SAFETY: the caller's promise.
+        let byte = unsafe { *self.0 };
+        self.0 = self.0.wrapping_add(1);
+        byte
+    }
+
+    /// The bits of a LEB128 number, how many, and its last byte.
+    ///
+    /// # Safety
+    ///
+    /// Such a number is there.
+    unsafe fn leb128(&mut self) -> (usize, u32, u8) {
+        let (mut value, mut bits) = (0, 0);
+        loop {
+            // SAFETY: the caller's promise: a number goes on as long as the top bit is set.
+            let byte = unsafe { self.byte() };
+            if bits < usize::BITS {
+                value |= usize::from(byte & 0x7f) << bits;
+            }
+            bits += 7;
+            if byte & 0x80 == 0 {
+                return (value, bits, byte);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Such a number is there.
+    unsafe fn uleb128(&mut self) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { self.leb128().0 }
+    }
+
+    /// # Safety
+    ///
+    /// Such a number is there.
+    unsafe fn sleb128(&mut self) -> isize {
+        // SAFETY: the caller's promise.
+        let (value, bits, last) = unsafe { self.leb128() };
+        let sign = if last & 0x40 != 0 && bits < usize::BITS { usize::MAX << bits } else { 0 };
+        (value | sign).cast_signed()
+    }
+
+    /// A number in one of DWARF's encodings (`DW_EH_PE_*`). None for those of addresses, which
+    /// no row has.
+    ///
+    /// # Safety
+    ///
+    /// A number in this encoding is there.
+    unsafe fn encoded(&mut self, encoding: u8) -> Option<usize> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match encoding {
+                0x00 => Some(usize::from_ne_bytes(self.bytes())),
+                0x01 => Some(self.uleb128()),
+                0x02 => Some(usize::from(u16::from_ne_bytes(self.bytes()))),
+                0x03 => Some(u32::from_ne_bytes(self.bytes()) as usize),
+                0x04 => Some(u64::from_ne_bytes(self.bytes()) as usize),
+                _ => None,
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// So many bytes are there.
+    unsafe fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        // SAFETY: the caller's promise.
+        std::array::from_fn(|_| unsafe { self.byte() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_they_were_written() {
+        // The examples of the DWARF standard.
+        let unsigned: [(&[u8], usize); 4] =
+            [(&[2], 2), (&[127], 127), (&[0x80, 1], 128), (&[57 + 0x80, 100], 12857)];
+        for (bytes, value) in unsigned {
+            let mut reader = Reader(bytes.as_ptr());
+            // SAFETY: such a number is there.
+            assert_eq!(unsafe { reader.uleb128() }, value);
+            assert_eq!(reader.0, bytes.as_ptr_range().end);
+        }
+        let signed: [(&[u8], isize); 6] = [
+            (&[2], 2),
+            (&[0x7e], -2),
+            (&[127 + 0x80, 0], 127),
+            (&[1 + 0x80, 0x7f], -127),
+            (&[0x80, 0x7f], -128),
+            (&[0x7f + 0x80, 0x7e], -129),
+        ];
+        for (bytes, value) in signed {
+            // SAFETY: such a number is there.
+            assert_eq!(unsafe { Reader(bytes.as_ptr()).sleb128() }, value);
+        }
+    }
+
+    #[test]
+    fn each_kind_of_row_is_told_from_the_others() {
+        // Start, length, landing pad, action: nothing, a cleanup, a catch, a filter, a gap.
+        let rows = [[0, 10, 0, 0], [10, 10, 90, 0], [20, 10, 91, 1], [30, 10, 92, 3]];
+        let mut table = vec![0xff, 0xff, 0x01, 16];
+        table.extend(rows.iter().flatten());
+        // A catch of type 1 with nothing after it; a filter.
+        table.extend([1, 0, 0x7f, 0]);
+        // SAFETY: this is such a table.
+        let forbids = |ip| unsafe { forbids_unwinding(table.as_ptr(), 1000, ip) };
+        for (ip, expected) in
+            [(1000, false), (1009, false), (1010, false), (1025, false), (1030, true), (1040, true)]
+        {
+            assert_eq!(forbids(ip), expected, "at {ip}");
+        }
+        // SAFETY: there is none.
+        assert!(!unsafe { forbids_unwinding(std::ptr::null(), 0, 0) });
+    }
+}
