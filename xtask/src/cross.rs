@@ -173,8 +173,7 @@ fn run_tests(workspace: &Workspace, triple: &str, test: &Test) -> Outcome {
     let whole = test.left_out.iter().fold(whole, |cmd, (name, _)| cmd.arg("--skip").arg(*name));
     let mut outcomes = vec![whole.run_tests()];
     if !test.crates_in_part.is_empty() {
-        // Not the examples: `c10k` asks for limits as Unix has them.
-        outcomes.push(cargo_test("--no-run --lib --test *", &is_in_part).run());
+        outcomes.push(cargo_test("--no-run --all-targets", &is_in_part).run());
     }
     for (package, tests, _) in test.crates_in_part.iter().filter(|(_, tests, _)| !tests.is_empty())
     {

@@ -8,6 +8,7 @@
 //! and its memory and CPU time can be told apart).
 
 mod client;
+mod host;
 mod fibers {
     use strands as imp;
     include!("server.rs");
@@ -25,11 +26,10 @@ use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use client::Results;
+use host::{Usage, raise_descriptor_limit};
 
 /// The stack of a connection's fiber or thread.
 const STACK_BYTES: usize = 64 * 1024;
-/// What a process needs besides one descriptor a connection.
-const OTHER_DESCRIPTORS: u64 = 64;
 /// More than there is memory for, on most machines.
 const MOST_CONNECTIONS: u64 = 10_000_000;
 /// A day.
@@ -148,28 +148,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not {example}"))
 }
 
-/// Raises the soft limit of open files as far as `connections` need.
-fn raise_descriptor_limit(connections: usize) -> Result<(), String> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let needed = connections as u64 + OTHER_DESCRIPTORS;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|soft| soft >= needed) {
-        return Ok(());
-    }
-    if let Some(hard) = limit.maximum.filter(|&hard| hard < needed) {
-        return Err(format!(
-            "{connections} connections need {needed} open files in a process, and the hard limit \
-             is {hard}.\nEither raise it (as root: `ulimit -Hn {needed}` in this shell; for good: \
-             `* hard nofile {needed}` in /etc/security/limits.conf and a new login; in a \
-             container: `--ulimit nofile={needed}`),\nor run with --connections {}.",
-            hard.saturating_sub(OTHER_DESCRIPTORS).max(1)
-        ));
-    }
-    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised)
-        .map_err(|error| format!("cannot raise the limit of open files to {needed}: {error}"))
-}
-
 fn serve(address: SocketAddr, kind: Kind, connections: usize) -> Result<(), String> {
     raise_descriptor_limit(connections)?;
     let text = |error: io::Error| format!("cannot serve on {address}: {error}");
@@ -217,6 +195,11 @@ fn conduct(connections: usize, seconds: u64) -> Result<(), String> {
 /// What one server did.
 struct Row {
     results: Results,
+    /// What it used, where the system tells.
+    cost: Option<Cost>,
+}
+
+struct Cost {
     cpu_us_per_message: f64,
     bytes_per_connection: f64,
 }
@@ -249,19 +232,19 @@ fn measure(kind: Kind, connections: usize, seconds: u64) -> Result<Row, String> 
     }
     bar.end();
     let after = server.usage()?;
-    let (Some(full), Some(results)) = (full, results) else {
+    let Some(results) = results else {
         return Err(format!("the client of the {} server failed", kind.name()));
     };
     if results.connections == 0 {
         return Err(format!("the {} server held no connection", kind.name()));
     }
-    let held = results.connections as f64;
-    Ok(Row {
-        results,
-        cpu_us_per_message: (after.cpu_us - full.cpu_us) / results.messages.max(1) as f64,
+    let (held, messages) = (results.connections as f64, results.messages.max(1) as f64);
+    let cost = empty.zip(full.flatten()).zip(after).map(|((empty, full), after)| Cost {
+        cpu_us_per_message: (after.cpu_us - full.cpu_us) / messages,
         // Buffers and stacks are touched by the first message, so memory is read at the end.
         bytes_per_connection: (after.bytes.max(full.bytes) - empty.bytes) / held,
-    })
+    });
+    Ok(Row { results, cost })
 }
 
 /// A process of this program, ended when it is dropped.
@@ -285,13 +268,6 @@ impl Drop for Part {
     }
 }
 
-/// What a process has used so far.
-struct Usage {
-    cpu_us: f64,
-    /// Resident memory and page tables.
-    bytes: f64,
-}
-
 impl Part {
     /// The next line that it printed; None when it has ended.
     fn next_line(&mut self) -> Option<String> {
@@ -299,27 +275,9 @@ impl Part {
         strands::unblock(|| self.lines.next()?.ok())
     }
 
-    fn usage(&self) -> Result<Usage, String> {
-        let id = self.child.id();
-        let read = |file: &str| {
-            std::fs::read_to_string(format!("/proc/{id}/{file}"))
-                .map_err(|error| format!("the server has ended: {error}"))
-        };
-        // The fields after the program's name, which is in brackets; see proc_pid_stat(5).
-        let stat = read("stat")?;
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: f64 =
-            fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
-        let status = read("status")?;
-        let kib = |key: &str| {
-            let line = status.lines().find(|line| line.starts_with(key));
-            line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).unwrap_or(0.0)
-        };
-        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
-        Ok(Usage {
-            cpu_us: ticks * 1e6 / ticks_per_second,
-            bytes: (kib("VmRSS:") + kib("VmPTE:")) * 1024.0,
-        })
+    /// None where the system does not tell.
+    fn usage(&self) -> Result<Option<Usage>, String> {
+        Usage::of(self.child.id()).map_err(|error| format!("the server has ended: {error}"))
     }
 }
 
@@ -375,7 +333,8 @@ fn table(rows: &[(Kind, Row)]) -> String {
     let mut text = String::new();
     let header = ["", "connections", "messages/s", "p50", "p99", "p99.9", "CPU/message", "memory"];
     let mut lines = vec![header.map(String::from)];
-    for (kind, Row { results, cpu_us_per_message, bytes_per_connection }) in rows {
+    for (kind, Row { results, cost }) in rows {
+        let of_cost = |text: fn(&Cost) -> String| cost.as_ref().map_or("not known".into(), text);
         lines.push([
             kind.name().into(),
             results.connections.to_string(),
@@ -383,8 +342,8 @@ fn table(rows: &[(Kind, Row)]) -> String {
             latency(results.p50_us),
             latency(results.p99_us),
             latency(results.p999_us),
-            format!("{cpu_us_per_message:.1} µs"),
-            format!("{bytes_per_connection:.0} B"),
+            of_cost(|cost| format!("{:.1} µs", cost.cpu_us_per_message)),
+            of_cost(|cost| format!("{:.0} B", cost.bytes_per_connection)),
         ]);
     }
     for line in &lines {
