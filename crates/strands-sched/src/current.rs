@@ -1,10 +1,14 @@
-//! Who is running: one thread-local word.
+//! Who is running: one thread-local, of a pointer and a count.
 //!
 //! It points at the header of the running fiber; on a worker's own stack at the worker's header;
 //! on a plain thread at a header made at first use. The worker is found through the header. It is
 //! set by whoever goes on after a switch, and fibers never change threads, so it needs no more
 //! care than any thread-local. No other thread-local exists above the machine layer, but for the
 //! guard that frees a plain thread's header.
+//!
+//! Beside the pointer lies the budget of whoever runs: see [`charge`](crate::charge). A fiber gets a whole one each
+//! time it is resumed, so nobody has to keep what was left. In the header it would cost each
+//! operation two loads and a test for null more than the one instruction that it is here.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -16,14 +20,24 @@ use crate::park::Outcome;
 use crate::task::{self, Header, TaskRef};
 use crate::worker::{self, Worker};
 
+struct Current {
+    header: Cell<*const Header>,
+    /// Operations that may be done without parking before others are let run.
+    budget: Cell<u32>,
+}
+
+impl Current {
+    const NOBODY: Current = Current { header: Cell::new(ptr::null()), budget: Cell::new(0) };
+}
+
 #[cfg(not(loom))]
 thread_local! {
-    static CURRENT: Cell<*const Header> = const { Cell::new(ptr::null()) };
+    static CURRENT: Current = const { Current::NOBODY };
     static OWN: Own = const { Own(Cell::new(None)) };
 }
 #[cfg(loom)]
 thread_local! {
-    static CURRENT: Cell<*const Header> = Cell::new(ptr::null());
+    static CURRENT: Current = Current::NOBODY;
     static OWN: Own = Own(Cell::new(None));
 }
 
@@ -33,20 +47,36 @@ struct Own(Cell<Option<TaskRef>>);
 impl Drop for Own {
     fn drop(&mut self) {
         // Under loom the word itself may be gone already.
-        let _ = CURRENT.try_with(|current| current.set(ptr::null()));
+        let _ = CURRENT.try_with(|current| current.header.set(ptr::null()));
     }
 }
 
 /// The running party, or null on a plain thread that has none yet.
 #[inline(always)]
 pub(crate) fn get() -> *const Header {
-    CURRENT.with(Cell::get)
+    CURRENT.with(|current| current.header.get())
 }
 
 /// Says who runs from here on. See the module's head for who says so.
 #[inline(always)]
 pub(crate) fn set(header: *const Header) {
-    CURRENT.with(|current| current.set(header));
+    CURRENT.with(|current| current.header.set(header));
+}
+
+/// How many operations the running party may do without parking.
+#[inline(always)]
+pub(crate) fn set_budget(operations: u32) {
+    CURRENT.with(|current| current.budget.set(operations));
+}
+
+/// Spends one of them. False: none was left; now there are as many as a `u32` can tell.
+#[inline(always)]
+pub(crate) fn spend_budget() -> bool {
+    CURRENT.with(|current| {
+        let left = current.budget.get();
+        current.budget.set(left.wrapping_sub(1));
+        left != 0
+    })
 }
 
 /// The running party.

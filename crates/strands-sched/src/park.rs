@@ -522,20 +522,16 @@ pub fn yield_now() {
 /// ```
 #[inline]
 pub fn charge() {
-    let me = current::header();
-    let left = me.budget.get();
-    if left > 0 {
-        me.budget.set(left - 1);
-    } else {
-        exhausted(me);
+    if !current::spend_budget() {
+        exhausted();
     }
 }
 
+/// A fiber gets a new budget when it goes on. A plain thread has one now that will do: the system
+/// sees to it that threads take turns.
 #[cold]
-fn exhausted(me: &Header) {
-    if me.is_thread() {
-        me.budget.set(u32::MAX); // The system sees to it that threads take turns.
-    } else {
+fn exhausted() {
+    if !current::header().is_thread() {
         yield_now();
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! # Who touches what
 //!
-//! - `run`, `context`, `stack`, `locals`, `budget`, `shield`: the owning worker's thread
+//! - `run`, `context`, `stack`, `locals`, `shield`: the owning worker's thread
 //!   only (of a plain thread's header: that thread only). `run` may be *read* by reports.
 //! - `refs`, `flags`, `token`, `link`, `worker`, `joined`, `op`, `object`: any thread, by atomics.
 //! - the `live` links: under the owning worker's live-list lock.
@@ -73,8 +73,6 @@ pub struct Header {
     pub(crate) shield: Cell<u32>,
     /// [`Cancelled`] payloads of it that exist; owner only, like `shield`.
     pub(crate) cancel_payloads: Cell<u32>,
-    /// Operations it may do without parking before it lets others run.
-    pub(crate) budget: Cell<u32>,
     /// `thread::park`'s token.
     pub(crate) token: AtomicU32,
     link: AtomicPtr<Header>,
@@ -158,7 +156,6 @@ impl Header {
             run: AtomicU8::new(Run::Fresh as u8),
             shield: Cell::new(0),
             cancel_payloads: Cell::new(0),
-            budget: Cell::new(0),
             token: AtomicU32::new(0),
             link: AtomicPtr::new(ptr::null_mut()),
             joined: Latch::new(),

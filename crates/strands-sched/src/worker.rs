@@ -434,7 +434,7 @@ impl Worker {
             current::set(me);
         }
         me.set_run(Run::Running);
-        me.budget.set(BUDGET);
+        current::set_budget(BUDGET);
     }
 
     /// The runtime that this worker belongs to.
@@ -918,7 +918,7 @@ pub(crate) unsafe extern "C" fn fiber_main(argument: Word) -> Exit {
     let header = unsafe { &*fiber };
     current::set(header);
     header.set_run(Run::Running);
-    header.budget.set(BUDGET);
+    current::set_budget(BUDGET);
     // SAFETY: this is its own stack, and it is started once. The worker's own data is used on its thread.
     unsafe {
         // `run_closure` catches panics, those of destructors too.

@@ -38,7 +38,8 @@ impl Flag {
     /// Called by a guard that is dropped, with what [`panicking`] said when it was made.
     #[inline]
     pub(crate) fn guard_dropped(&self, was_panicking: bool) {
-        if !was_panicking && panicking() && !strands_sched::cancelling() {
+        // In this order, as what is nearly always so is the first.
+        if panicking() && !was_panicking && !strands_sched::cancelling() {
             self.poisoned.store(true, Relaxed);
         }
     }

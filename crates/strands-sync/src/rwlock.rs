@@ -533,12 +533,7 @@ impl RawRwLock {
     /// `Woken`: the lock is the caller's. Else it is not. So is it for `write_until`.
     #[inline]
     pub(crate) fn read(&self) -> Outcome {
-        let word = self.word.load(Relaxed);
-        let simple = word & (WRITER | WAITERS) == 0 && word < MANY_READERS;
-        if simple && self.word.compare_exchange(word, word + READER, Acquire, Relaxed).is_ok() {
-            return Outcome::Woken;
-        }
-        self.read_contended()
+        if self.join_readers() { Outcome::Woken } else { self.read_contended() }
     }
 
     #[inline]
@@ -551,7 +546,7 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn try_read(&self) -> bool {
-        self.change(Acquire, |word| may_read(word).then_some(word + READER)).is_ok()
+        self.join_readers() || self.try_read_contended()
     }
 
     #[inline]
@@ -561,10 +556,11 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn read_unlock(&self) {
-        let leave = |word| (word != READER | WAITERS).then(|| word - READER);
-        if self.change(Release, leave).is_err() {
-            let line = self.line.lock();
-            self.last_reader_leaves(line);
+        let word = self.word.load(Relaxed);
+        // The last reader, while somebody waits, needs the line's lock: see invariant 2.
+        let (simple, after) = (word != READER | WAITERS, word - READER);
+        if !simple || self.word.compare_exchange(word, after, Release, Relaxed).is_err() {
+            self.read_unlock_contended();
         }
     }
 
@@ -585,6 +581,28 @@ impl RawRwLock {
         if line.is_empty() {
             // By invariant 2 nobody else changes the bit.
             self.word.fetch_and(!WAITERS, Release);
+        }
+    }
+
+    /// What usually goes: nobody writes, nobody waits, and nobody changes the word beside us.
+    #[inline]
+    fn join_readers(&self) -> bool {
+        let word = self.word.load(Relaxed);
+        let simple = word & (WRITER | WAITERS) == 0 && word < MANY_READERS;
+        simple && self.word.compare_exchange(word, word + READER, Acquire, Relaxed).is_ok()
+    }
+
+    #[cold]
+    fn try_read_contended(&self) -> bool {
+        self.change(Acquire, |word| may_read(word).then_some(word + READER)).is_ok()
+    }
+
+    #[cold]
+    fn read_unlock_contended(&self) {
+        let leave = |word| (word != READER | WAITERS).then(|| word - READER);
+        if self.change(Release, leave).is_err() {
+            let line = self.line.lock();
+            self.last_reader_leaves(line);
         }
     }
 
