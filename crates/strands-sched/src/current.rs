@@ -27,17 +27,19 @@ struct Current {
 }
 
 impl Current {
-    const NOBODY: Current = Current { header: Cell::new(ptr::null()), budget: Cell::new(0) };
+    const fn nobody() -> Current {
+        Current { header: Cell::new(ptr::null()), budget: Cell::new(0) }
+    }
 }
 
 #[cfg(not(loom))]
 thread_local! {
-    static CURRENT: Current = const { Current::NOBODY };
+    static CURRENT: Current = const { Current::nobody() };
     static OWN: Own = const { Own(Cell::new(None)) };
 }
 #[cfg(loom)]
 thread_local! {
-    static CURRENT: Current = Current::NOBODY;
+    static CURRENT: Current = Current::nobody();
     static OWN: Own = Own(Cell::new(None));
 }
 

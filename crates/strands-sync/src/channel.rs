@@ -56,7 +56,8 @@ use std::time::{Duration, Instant};
 
 use strands_sched::Op;
 
-use self::core::{Channel, NotReceived, NotSent};
+pub(crate) use self::core::Rest;
+use self::core::{Channel, NotSent};
 use crate::atomic::Arc;
 use crate::deadline;
 
@@ -144,7 +145,7 @@ pub struct Sender<T> {
 /// assert_eq!(sums.map(|sum| sum.join().unwrap()).iter().sum::<u32>(), 5050);
 /// ```
 pub struct Receiver<T> {
-    channel: Arc<Channel<T>>,
+    pub(crate) channel: Arc<Channel<T>>,
 }
 
 impl<T> UnwindSafe for Sender<T> {}
@@ -273,7 +274,7 @@ impl<T> Receiver<T> {
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
         static RECV: Op = Op("channel::Receiver::recv");
-        self.channel.recv_until(&RECV, None).map_err(|_| RecvError)
+        Ok(self.channel.recv_until(&RECV, None, None)?)
     }
 
     /// Takes a message if there is one, or if a sender waits with one.
@@ -296,10 +297,7 @@ impl<T> Receiver<T> {
     /// ```
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.channel.try_recv().map_err(|error| match error {
-            NotReceived::Empty => TryRecvError::Empty,
-            NotReceived::Closed => TryRecvError::Disconnected,
-        })
+        Ok(self.channel.try_recv(None)?)
     }
 
     /// Waits for a message for about `timeout`, and takes it.
@@ -347,10 +345,7 @@ impl<T> Receiver<T> {
         deadline: impl Into<Option<Instant>>,
     ) -> Result<T, RecvTimeoutError> {
         static RECV: Op = Op("channel::Receiver::recv_timeout");
-        self.channel.recv_until(&RECV, deadline.into()).map_err(|error| match error {
-            NotReceived::Empty => RecvTimeoutError::Timeout,
-            NotReceived::Closed => RecvTimeoutError::Disconnected,
-        })
+        Ok(self.channel.recv_until(&RECV, deadline.into(), None)?)
     }
 
     /// Takes messages until the channel is closed; waits for each.
@@ -581,98 +576,107 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-/// See [`Receiver::iter`].
-///
-/// # Examples
-///
-/// ```
-/// use strands_sync::channel::{Iter, bounded};
-///
-/// let (sender, receiver) = bounded(1);
-/// std::thread::spawn(move || (1..=3).for_each(|number| sender.send(number).unwrap()));
-/// let numbers: Iter<'_, u32> = receiver.iter();
-/// assert_eq!(numbers.sum::<u32>(), 6);
-/// ```
-#[derive(Debug)]
-pub struct Iter<'a, T: 'a> {
-    receiver: &'a Receiver<T>,
+/// The iterators of a receiver: here and in [`mpsc`](crate::mpsc). The channel is for their examples, the field is what `Debug` shows.
+macro_rules! iterators {
+    ($module:ident :: $channel:ident, $receiver:ident) => {
+        /// See [`Receiver::iter`].
+        ///
+        /// # Examples
+        ///
+        /// ```
+        #[doc = concat!("use strands_sync::", stringify!($module), "::{self, Iter};")]
+        ///
+        #[doc = concat!("let (sender, receiver) = ", stringify!($module::$channel), "();")]
+        /// std::thread::spawn(move || (1..=3).for_each(|number| sender.send(number).unwrap()));
+        /// let numbers: Iter<'_, u32> = receiver.iter();
+        /// assert_eq!(numbers.sum::<u32>(), 6);
+        /// ```
+        #[derive(Debug)]
+        pub struct Iter<'a, T: 'a> {
+            $receiver: &'a Receiver<T>,
+        }
+
+        /// See [`Receiver::try_iter`].
+        ///
+        /// # Examples
+        ///
+        /// ```
+        #[doc = concat!("use strands_sync::", stringify!($module), "::{self, TryIter};")]
+        ///
+        #[doc = concat!("let (sender, receiver) = ", stringify!($module::$channel), "();")]
+        /// sender.send(1).unwrap();
+        /// sender.send(2).unwrap();
+        /// let waiting: TryIter<'_, u32> = receiver.try_iter();
+        /// assert_eq!(waiting.collect::<Vec<_>>(), [1, 2]);
+        /// ```
+        #[derive(Debug)]
+        pub struct TryIter<'a, T: 'a> {
+            $receiver: &'a Receiver<T>,
+        }
+
+        /// Takes messages until nothing can be sent any more; waits for each. Owns the receiver.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        #[doc = concat!("let (sender, receiver) = strands_sync::", stringify!($module::$channel), "();")]
+        /// sender.send(1).unwrap();
+        /// drop(sender);
+        /// for message in receiver {
+        ///     assert_eq!(message, 1);
+        /// }
+        /// ```
+        #[derive(Debug)]
+        pub struct IntoIter<T> {
+            $receiver: Receiver<T>,
+        }
+
+        impl<T> Iterator for Iter<'_, T> {
+            type Item = T;
+
+            fn next(&mut self) -> Option<T> {
+                self.$receiver.recv().ok()
+            }
+        }
+
+        impl<T> Iterator for TryIter<'_, T> {
+            type Item = T;
+
+            fn next(&mut self) -> Option<T> {
+                self.$receiver.try_recv().ok()
+            }
+        }
+
+        impl<T> Iterator for IntoIter<T> {
+            type Item = T;
+
+            fn next(&mut self) -> Option<T> {
+                self.$receiver.recv().ok()
+            }
+        }
+
+        impl<'a, T> IntoIterator for &'a Receiver<T> {
+            type Item = T;
+            type IntoIter = Iter<'a, T>;
+
+            fn into_iter(self) -> Iter<'a, T> {
+                self.iter()
+            }
+        }
+
+        impl<T> IntoIterator for Receiver<T> {
+            type Item = T;
+            type IntoIter = IntoIter<T>;
+
+            fn into_iter(self) -> IntoIter<T> {
+                IntoIter { $receiver: self }
+            }
+        }
+    };
 }
+pub(crate) use iterators;
 
-/// See [`Receiver::try_iter`].
-///
-/// # Examples
-///
-/// ```
-/// use strands_sync::channel::{TryIter, unbounded};
-///
-/// let (sender, receiver) = unbounded();
-/// sender.send(1).unwrap();
-/// let waiting: TryIter<'_, u32> = receiver.try_iter();
-/// assert_eq!(waiting.collect::<Vec<_>>(), [1]);
-/// ```
-#[derive(Debug)]
-pub struct TryIter<'a, T: 'a> {
-    receiver: &'a Receiver<T>,
-}
-
-/// Takes messages until the channel is closed; waits for each. Owns the receiver.
-///
-/// # Examples
-///
-/// ```
-/// let (sender, receiver) = strands_sync::channel::unbounded();
-/// sender.send(1).unwrap();
-/// drop(sender);
-/// for message in receiver {
-///     assert_eq!(message, 1);
-/// }
-/// ```
-#[derive(Debug)]
-pub struct IntoIter<T> {
-    receiver: Receiver<T>,
-}
-
-impl<T> Iterator for Iter<'_, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.recv().ok()
-    }
-}
-
-impl<T> Iterator for TryIter<'_, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.try_recv().ok()
-    }
-}
-
-impl<T> Iterator for IntoIter<T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        self.receiver.recv().ok()
-    }
-}
-
-impl<'a, T> IntoIterator for &'a Receiver<T> {
-    type Item = T;
-    type IntoIter = Iter<'a, T>;
-
-    fn into_iter(self) -> Iter<'a, T> {
-        self.iter()
-    }
-}
-
-impl<T> IntoIterator for Receiver<T> {
-    type Item = T;
-    type IntoIter = IntoIter<T>;
-
-    fn into_iter(self) -> IntoIter<T> {
-        IntoIter { receiver: self }
-    }
-}
+iterators!(channel::unbounded, receiver);
 
 /// Why [`Sender::send_timeout`] did not send; with the message.
 ///

@@ -2,9 +2,10 @@
 //!
 //! See the head of [`channel`](super) for the promises and the invariants.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
 use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, Wake, cancel_unwind, charge};
@@ -12,7 +13,7 @@ use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, Wake, cancel_unwind, 
 use super::ring::{Hurdle, Ring};
 use crate::atomic::{AcqRel, Arc, AtomicUsize, Relaxed};
 
-pub(super) struct Channel<T> {
+pub(crate) struct Channel<T> {
     /// Where messages are. Without one, in the state's queue.
     ring: Option<Ring<T>>,
     line: WaitQueue<State<T>, Slot<T>>,
@@ -54,6 +55,9 @@ impl<T> Slot<T> {
     }
 }
 
+/// What the only receiver there is has taken together and not yet asked for: it comes before the queue.
+pub(crate) type Rest<T> = RefCell<VecDeque<T>>;
+
 /// Why a message was not sent.
 pub(super) enum NotSent<T> {
     /// The channel is full; the time is up, if there was any.
@@ -62,7 +66,7 @@ pub(super) enum NotSent<T> {
 }
 
 /// Why no message was received.
-pub(super) enum NotReceived {
+pub(crate) enum NotReceived {
     /// The channel is empty; the time is up, if there was any.
     Empty,
     Closed,
@@ -157,7 +161,7 @@ impl<T> Channel<T> {
     /// Gives a message to the receiver that has waited longest, or puts it where messages are.
     #[inline]
     fn offer(&self, message: T) -> Result<(), Refused<'_, T>> {
-        let mut line = self.line.lock();
+        let line = self.line.lock();
         if line.closed {
             drop(line);
             return Err(Refused::Closed(message));
@@ -165,6 +169,12 @@ impl<T> Channel<T> {
         if line.is_empty() || line.in_line == Side::Senders {
             return self.put(line, message).map_err(Refused::full);
         }
+        self.hand_over(line, message)
+    }
+
+    /// Gives a message to the receiver that waits, unless it gives up.
+    #[inline(never)]
+    fn hand_over<'a>(&self, mut line: Line<'a, T>, message: T) -> Result<(), Refused<'a, T>> {
         let hand = Cell::new(Some(message));
         let chosen: Option<Wake> = line.choose_first(Slot::exchange(&hand));
         match hand.into_inner() {
@@ -178,9 +188,13 @@ impl<T> Channel<T> {
         }
     }
 
+    /// Of several messages in a queue without a bound, all but the first go to `rest`, if there is one.
     #[inline]
-    pub(super) fn try_recv(&self) -> Result<T, NotReceived> {
+    pub(crate) fn try_recv(&self, rest: Option<&Rest<T>>) -> Result<T, NotReceived> {
         charge();
+        if let Some(message) = next_of(rest) {
+            return Ok(message);
+        }
         if let Some(ring) = &self.ring {
             match ring.pop() {
                 Ok(message) => return Ok(message),
@@ -188,31 +202,40 @@ impl<T> Channel<T> {
                 Err(Hurdle::Frozen) => {}
             }
         }
-        self.take().map_err(|line| match line.closed {
+        self.take(rest).map_err(|line| match line.closed {
             true => NotReceived::Closed,
             false => NotReceived::Empty,
         })
     }
 
     #[inline]
-    pub(super) fn recv_until(
+    pub(crate) fn recv_until(
         &self,
         op: &'static Op,
         deadline: Option<Instant>,
+        rest: Option<&Rest<T>>,
     ) -> Result<T, NotReceived> {
         charge();
+        if let Some(message) = next_of(rest) {
+            return Ok(message);
+        }
         if let Some(ring) = &self.ring
             && let Ok(message) = ring.pop()
         {
             return Ok(message);
         }
-        self.recv_locked(op, deadline)
+        self.recv_locked(op, deadline, rest)
     }
 
     /// Not inlined, that the whole wait is in one frame: those who switch to each other return the same way.
     #[inline(never)]
-    fn recv_locked(&self, op: &'static Op, deadline: Option<Instant>) -> Result<T, NotReceived> {
-        match self.take() {
+    fn recv_locked(
+        &self,
+        op: &'static Op,
+        deadline: Option<Instant>,
+        rest: Option<&Rest<T>>,
+    ) -> Result<T, NotReceived> {
+        match self.take(rest) {
             Ok(message) => Ok(message),
             Err(line) if line.closed => Err(NotReceived::Closed),
             Err(line) => self.wait_to_recv(line, op, deadline),
@@ -247,7 +270,7 @@ impl<T> Channel<T> {
 
     /// Takes a message. If there is none, the caller gets the lock, to get in line.
     #[inline]
-    fn take(&self) -> Result<T, Line<'_, T>> {
+    fn take(&self, rest: Option<&Rest<T>>) -> Result<T, Line<'_, T>> {
         let mut line = self.line.lock();
         if !line.is_empty() && line.in_line == Side::Senders {
             let (message, chosen) = self.take_and_refill(&mut line);
@@ -258,7 +281,7 @@ impl<T> Channel<T> {
                 return Ok(message);
             }
         }
-        self.get(line)
+        self.get(line, rest)
     }
 
     /// Takes the first message of a full channel, and puts that of the first sender in line at the
@@ -302,10 +325,20 @@ impl<T> Channel<T> {
 
     /// Takes a message from where messages are, if there is one.
     #[inline]
-    fn get<'a>(&self, mut line: Line<'a, T>) -> Result<T, Line<'a, T>> {
+    fn get<'a>(&self, mut line: Line<'a, T>, rest: Option<&Rest<T>>) -> Result<T, Line<'a, T>> {
         if let Some(ring) = &self.ring {
             self.thaw(&line);
             return ring.pop().map_err(|_| line);
+        }
+        if let Some(rest) = rest
+            && line.bound == usize::MAX
+            && !line.queue.is_empty()
+        {
+            let mut rest = rest.borrow_mut();
+            // One alone is not worth it, but where a burst has left us a large buffer.
+            if line.queue.len() > 1 || rest.capacity() > MANY {
+                return Ok(take_all(line, &mut rest));
+            }
         }
         let Some(message) = line.queue.pop_front() else { return Err(line) };
         if line.queue.capacity() > MANY && line.queue.is_empty() {
@@ -380,6 +413,47 @@ impl<T> Channel<T> {
         match &self.ring {
             Some(ring) => Some(ring.capacity()),
             None => Some(self.line.lock().bound).filter(|&bound| bound < usize::MAX),
+        }
+    }
+}
+
+#[inline]
+fn next_of<T>(rest: Option<&Rest<T>>) -> Option<T> {
+    rest?.borrow_mut().pop_front()
+}
+
+/// Takes the first message, and the others to `rest`, which is empty and whose buffer becomes the queue.
+fn take_all<T>(mut line: Line<'_, T>, rest: &mut VecDeque<T>) -> T {
+    mem::swap(rest, &mut line.queue);
+    // If a burst has left it far too large its memory goes back.
+    let capacity = line.queue.capacity();
+    let too_large = capacity > MANY && capacity / 8 > rest.len();
+    let spare = if too_large { mem::take(&mut line.queue) } else { VecDeque::new() };
+    drop(line);
+    drop(spare);
+    rest.pop_front().expect("there is one")
+}
+
+impl From<NotReceived> for RecvError {
+    fn from(_: NotReceived) -> RecvError {
+        RecvError
+    }
+}
+
+impl From<NotReceived> for TryRecvError {
+    fn from(why: NotReceived) -> TryRecvError {
+        match why {
+            NotReceived::Empty => TryRecvError::Empty,
+            NotReceived::Closed => TryRecvError::Disconnected,
+        }
+    }
+}
+
+impl From<NotReceived> for RecvTimeoutError {
+    fn from(why: NotReceived) -> RecvTimeoutError {
+        match why {
+            NotReceived::Empty => RecvTimeoutError::Timeout,
+            NotReceived::Closed => RecvTimeoutError::Disconnected,
         }
     }
 }
