@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use strands_sched::{Op, Outcome, Place, WaitQueue, assert_may_wait};
 
+use crate::deadline;
 use crate::mutex::{Cancel, MutexGuard};
 use crate::poison::{LockResult, PoisonError};
 
@@ -226,14 +227,7 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-        static WAIT: Op = Op("Condvar::wait_timeout");
-        let deadline = Instant::now().checked_add(timeout);
-        let (locked, outcome) = self.wait_until(guard, &WAIT, deadline);
-        let result = WaitTimeoutResult(outcome == Outcome::TimedOut);
-        match locked {
-            Ok(guard) => Ok((guard, result)),
-            Err(poisoned) => Err(PoisonError::new((poisoned.into_inner(), result))),
-        }
+        self.wait_deadline(guard, deadline::after(timeout))
     }
 
     /// Waits until `condition`, which is asked with the lock held, is false, for about `timeout`.
@@ -263,16 +257,15 @@ impl Condvar {
     where
         F: FnMut(&mut T) -> bool,
     {
-        let start = Instant::now();
-        loop {
-            if !condition(&mut *guard) {
-                return Ok((guard, WaitTimeoutResult(false)));
+        let deadline = deadline::after(timeout);
+        let mut result = WaitTimeoutResult(false);
+        while condition(&mut *guard) {
+            if result.timed_out() {
+                return Ok((guard, result));
             }
-            let Some(left) = timeout.checked_sub(start.elapsed()) else {
-                return Ok((guard, WaitTimeoutResult(true)));
-            };
-            guard = self.wait_timeout(guard, left)?.0;
+            (guard, result) = self.wait_deadline(guard, deadline)?;
         }
+        Ok((guard, WaitTimeoutResult(false)))
     }
 
     /// Ends the wait of the one who has waited longest, if anybody waits.
@@ -319,6 +312,20 @@ impl Condvar {
     /// ```
     pub fn notify_all(&self) {
         self.line.lock().release_all();
+    }
+
+    fn wait_deadline<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        deadline: Option<Instant>,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        static WAIT: Op = Op("Condvar::wait_timeout");
+        let (locked, outcome) = self.wait_until(guard, &WAIT, deadline);
+        let result = WaitTimeoutResult(outcome == Outcome::TimedOut);
+        match locked {
+            Ok(guard) => Ok((guard, result)),
+            Err(poisoned) => Err(PoisonError::new((poisoned.into_inner(), result))),
+        }
     }
 
     fn wait_until<'a, T>(
