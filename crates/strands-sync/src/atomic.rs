@@ -32,6 +32,18 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// Looks a little longer whether `lock` succeeds, on a plain thread, as sleeping takes it microseconds. A fiber does
+/// not look: its worker has better to do, and the holder may be a fiber of the same worker.
+pub(crate) fn spin(lock: impl Fn() -> bool) -> bool {
+    const LOOKS: u32 = 100;
+    cfg!(not(loom))
+        && strands_sched::worker_index().is_none()
+        && (0..LOOKS).any(|_| {
+            std::hint::spin_loop();
+            lock()
+        })
+}
+
 /// Waits for another thread that is between two instructions: spins, then lets others run.
 pub(crate) fn backoff(round: &mut u32) {
     *round += 1;

@@ -33,7 +33,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, charge};
 
-use crate::atomic::{Acquire, AtomicU32, Relaxed, Release};
+use crate::atomic::{Acquire, AtomicU32, Relaxed, Release, spin};
 use crate::poison::{self, LockResult, TryLockError, TryLockResult};
 
 /// A mutual exclusion lock, as `std::sync::Mutex`, for fibers and plain threads alike.
@@ -415,7 +415,8 @@ impl RawMutex {
     #[cold]
     fn lock_contended(&self) -> Outcome {
         static LOCK: Op = Op("Mutex::lock");
-        if self.try_lock() || self.spin() {
+        // Others in line mean that the wait is long.
+        if self.try_lock() || spin(|| self.word.load(Relaxed) == 0 && self.try_lock()) {
             return Outcome::Woken;
         }
         let mut place = Place::Last;
@@ -467,24 +468,5 @@ impl RawMutex {
         self.word.store(locked | waiters, Release);
         drop(line);
         drop(chosen);
-    }
-
-    /// A plain thread looks a little longer before it sleeps, as that takes microseconds. A fiber
-    /// does not: its worker has better to do, and the holder may be a fiber of the same worker.
-    #[cfg(not(loom))]
-    fn spin(&self) -> bool {
-        const LOOKS: u32 = 100;
-        strands_sched::worker_index().is_none()
-            && (0..LOOKS).any(|_| {
-                std::hint::spin_loop();
-                // Others in line mean that the wait is long.
-                let word = self.word.load(Relaxed);
-                word == 0 && self.try_lock()
-            })
-    }
-
-    #[cfg(loom)]
-    fn spin(&self) -> bool {
-        false
     }
 }

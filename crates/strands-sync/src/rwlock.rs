@@ -43,7 +43,7 @@ use std::time::Instant;
 
 use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, cancel_unwind, charge};
 
-use crate::atomic::{Acquire, AtomicU32, Relaxed, Release};
+use crate::atomic::{Acquire, AtomicU32, Relaxed, Release, spin};
 use crate::poison::{self, LockResult, PoisonError, TryLockError, TryLockResult};
 
 /// A lock for many readers or one writer, as `std::sync::RwLock`, for fibers and plain threads alike.
@@ -648,6 +648,11 @@ impl RawRwLock {
         }
     }
 
+    fn spin(&self, lock: impl Fn(&RawRwLock) -> bool) -> bool {
+        // Others in line mean that the wait is long.
+        spin(|| self.word.load(Relaxed) & WAITERS == 0 && lock(self))
+    }
+
     /// Locks, or says that somebody waits. Under the line's lock.
     fn lock_or_announce(&self, lock: impl Fn(u32) -> Option<u32>) -> bool {
         let locked_or_announced = self.change(Acquire, |word| match lock(word) {
@@ -750,24 +755,6 @@ impl RawRwLock {
             }
         }
         Err(word)
-    }
-
-    /// A plain thread looks a little longer before it sleeps, as that takes microseconds. A fiber
-    /// does not: its worker has better to do, and the holder may be a fiber of the same worker.
-    #[cfg(not(loom))]
-    fn spin(&self, lock: impl Fn(&RawRwLock) -> bool) -> bool {
-        const LOOKS: u32 = 100;
-        strands_sched::worker_index().is_none()
-            && (0..LOOKS).any(|_| {
-                std::hint::spin_loop();
-                // Others in line mean that the wait is long.
-                self.word.load(Relaxed) & WAITERS == 0 && lock(self)
-            })
-    }
-
-    #[cfg(loom)]
-    fn spin(&self, _lock: impl Fn(&RawRwLock) -> bool) -> bool {
-        false
     }
 }
 
