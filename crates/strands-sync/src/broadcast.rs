@@ -202,6 +202,7 @@ impl<T> Sender<T> {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
+        charge();
         self.shared.messages.lock().kept.len()
     }
 
@@ -232,6 +233,7 @@ impl<T> Sender<T> {
     /// ```
     #[must_use]
     pub fn receiver_count(&self) -> usize {
+        charge();
         self.shared.messages.lock().receivers
     }
 
@@ -246,6 +248,7 @@ impl<T> Sender<T> {
     /// ```
     #[must_use]
     pub fn sender_count(&self) -> usize {
+        charge();
         self.shared.senders.load(Relaxed)
     }
 
@@ -457,6 +460,7 @@ impl<T> Receiver<T> {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
+        charge();
         let state = self.shared.messages.lock();
         usize::try_from(state.end() - self.next).unwrap_or(usize::MAX)
     }
@@ -488,6 +492,7 @@ impl<T> Receiver<T> {
     /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
+        charge();
         self.shared.messages.lock().senders_gone
     }
 

@@ -54,7 +54,7 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use strands_sched::Op;
+use strands_sched::{Op, charge};
 
 pub(crate) use self::core::Rest;
 use self::core::{Channel, NotSent};
@@ -430,6 +430,7 @@ macro_rules! both_sides {
             /// ```
             #[must_use]
             pub fn is_closed(&self) -> bool {
+                charge();
                 self.channel.is_closed()
             }
 
@@ -444,6 +445,7 @@ macro_rules! both_sides {
             /// ```
             #[must_use]
             pub fn len(&self) -> usize {
+                charge();
                 self.channel.len()
             }
 
@@ -515,6 +517,7 @@ macro_rules! both_sides {
             /// ```
             #[must_use]
             pub fn sender_count(&self) -> usize {
+                charge();
                 self.channel.senders.get()
             }
 
@@ -529,6 +532,7 @@ macro_rules! both_sides {
             /// ```
             #[must_use]
             pub fn receiver_count(&self) -> usize {
+                charge();
                 self.channel.receivers.get()
             }
         }

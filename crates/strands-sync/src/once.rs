@@ -21,7 +21,9 @@ use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr;
 
-use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, cancelling, with_current_task};
+use strands_sched::{
+    Op, Outcome, Place, WaitQueue, cancel_unwind, cancelling, charge, with_current_task,
+};
 
 use crate::atomic::{Acquire, AtomicUsize, Relaxed, Release};
 
@@ -127,7 +129,7 @@ impl Once {
     where
         F: FnOnce(),
     {
-        if !self.is_completed() {
+        if !self.is_done() {
             let mut f = Some(f);
             self.call(false, &mut |_| f.take().expect("it is called once")());
         }
@@ -157,7 +159,7 @@ impl Once {
     where
         F: FnOnce(&OnceState),
     {
-        if !self.is_completed() {
+        if !self.is_done() {
             let mut f = Some(f);
             self.call(true, &mut |state| f.take().expect("it is called once")(state));
         }
@@ -174,6 +176,15 @@ impl Once {
     /// ```
     #[inline]
     pub fn is_completed(&self) -> bool {
+        if !self.is_done() {
+            charge(); // For a loop that asks until it is so.
+        }
+        self.is_done()
+    }
+
+    /// As `is_completed`, for who does not come back to ask again.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
         self.word.load(Acquire) == COMPLETE
     }
 
@@ -197,7 +208,7 @@ impl Once {
     /// ```
     #[track_caller]
     pub fn wait(&self) {
-        if !self.is_completed() {
+        if !self.is_done() {
             self.wait_until_completed(false);
         }
     }
@@ -221,7 +232,7 @@ impl Once {
     /// ```
     #[track_caller]
     pub fn wait_force(&self) {
-        if !self.is_completed() {
+        if !self.is_done() {
             self.wait_until_completed(true);
         }
     }

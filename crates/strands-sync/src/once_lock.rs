@@ -154,7 +154,7 @@ impl<T> OnceLock<T> {
     where
         F: FnOnce() -> T,
     {
-        if !self.once.is_completed() {
+        if !self.once.is_done() {
             self.initialize(f);
         }
         // SAFETY: it is done, before or by now.

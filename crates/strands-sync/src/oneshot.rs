@@ -160,6 +160,7 @@ impl<T> Sender<T> {
     /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
+        charge();
         self.shared.flags.load(Acquire) & RECEIVER_GONE != 0
     }
 

@@ -641,6 +641,7 @@ impl Semaphore {
     /// ```
     #[must_use]
     pub fn available_permits(&self) -> usize {
+        charge();
         self.word.load(Acquire) / ONE
     }
 
@@ -721,6 +722,7 @@ impl Semaphore {
     /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
+        charge();
         self.word.load(Acquire) & CLOSED != 0
     }
 
@@ -862,9 +864,10 @@ fn needed(n: u32) -> usize {
 
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word.load(Acquire);
         f.debug_struct("Semaphore")
-            .field("available_permits", &self.available_permits())
-            .field("closed", &self.is_closed())
+            .field("available_permits", &(word / ONE))
+            .field("closed", &(word & CLOSED != 0))
             .finish_non_exhaustive()
     }
 }

@@ -161,7 +161,7 @@ impl<T> Sender<T> {
     /// assert_eq!(*sender.borrow(), 2);
     /// ```
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        if self.receiver_count() == 0 {
+        if self.receivers() == 0 {
             return Err(SendError(value));
         }
         self.send_replace(value);
@@ -274,7 +274,8 @@ impl<T> Sender<T> {
     /// ```
     #[must_use]
     pub fn receiver_count(&self) -> usize {
-        self.shared.receivers.load(Acquire)
+        charge();
+        self.receivers()
     }
 
     /// How many senders there are.
@@ -288,6 +289,7 @@ impl<T> Sender<T> {
     /// ```
     #[must_use]
     pub fn sender_count(&self) -> usize {
+        charge();
         self.shared.senders.load(Relaxed)
     }
 
@@ -304,6 +306,10 @@ impl<T> Sender<T> {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.receiver_count() == 0
+    }
+
+    fn receivers(&self) -> usize {
+        self.shared.receivers.load(Acquire)
     }
 
     /// Waits until there is no receiver.
@@ -350,7 +356,7 @@ impl<T> Sender<T> {
     pub fn closed_deadline(&self, deadline: impl Into<Option<Instant>>) -> bool {
         static CLOSED: Op = Op("watch::Sender::closed");
         charge();
-        let closed = |(): &mut ()| self.is_closed().then_some(());
+        let closed = |(): &mut ()| (self.receivers() == 0).then_some(());
         match self.shared.closed.wait(&CLOSED, deadline.into(), (), closed) {
             Ok(()) | Err(Outcome::Woken) => true,
             Err(Outcome::TimedOut) => false,
@@ -422,6 +428,7 @@ impl<T> Receiver<T> {
     /// assert_eq!(receiver.has_changed(), Ok(true));
     /// ```
     pub fn has_changed(&self) -> Result<bool, RecvError> {
+        charge();
         self.shared.look_for_news(&mut { self.seen })
     }
 
