@@ -16,12 +16,16 @@ pub(super) fn is_cleaning_up(entry: usize) -> Option<bool> {
     if cfg!(target_env = "gnu") { walk(entry) } else { None }
 }
 
+/// As the system wants it; the binding's type does not say so.
+#[repr(C, align(16))]
+struct Aligned(CONTEXT);
+
 fn walk(entry: usize) -> Option<bool> {
     let (own_image, _) = lookup(walk as *const () as u64);
-    // SAFETY: a context is plain data, and this call fills it in.
-    let mut context: CONTEXT = unsafe { mem::zeroed() };
-    // SAFETY: as above.
-    unsafe { RtlCaptureContext(&mut context) };
+    // SAFETY: a context is plain data, and the next call fills it in.
+    let Aligned(context) = &mut unsafe { mem::zeroed::<Aligned>() };
+    // SAFETY: it is aligned.
+    unsafe { RtlCaptureContext(context) };
     let mut cleanup_met = false;
     // The first frame is this one, which has nothing to clean up.
     loop {
@@ -43,7 +47,7 @@ fn walk(entry: usize) -> Option<bool> {
                 image,
                 pc,
                 function,
-                &mut context,
+                context,
                 &mut table,
                 &mut frame,
                 ptr::null_mut(),
