@@ -19,11 +19,11 @@ pub const CASES: &[Case] = &[
         plan: Plan::new(2, 8),
         peers: &[
             #[cfg(feature = "strands")]
-            (Peer::Strands, rwlock_strands),
-            (Peer::May, rwlock_may),
+            (Peer::Strands, strands_locks::rwlock),
+            (Peer::May, may_locks::rwlock),
             (Peer::Tokio, rwlock_tokio),
             (Peer::Go, |plan| super::go("rwlock", plan)),
-            (Peer::Threads, rwlock_threads),
+            (Peer::Threads, std_locks::rwlock),
         ],
     },
     Case {
@@ -33,11 +33,11 @@ pub const CASES: &[Case] = &[
         plan: Plan::new(2, 1_000),
         peers: &[
             #[cfg(feature = "strands")]
-            (Peer::Strands, condvar_strands),
-            (Peer::May, condvar_may),
+            (Peer::Strands, strands_locks::condvar),
+            (Peer::May, may_locks::condvar),
             (Peer::Tokio, condvar_tokio),
             (Peer::Go, |plan| super::go("condvar", plan)),
-            (Peer::Threads, condvar_threads),
+            (Peer::Threads, std_locks::condvar),
         ],
     },
     Case {
@@ -58,37 +58,104 @@ pub const CASES: &[Case] = &[
 const fn mutex(name: &'static str, title: &'static str, parties: usize) -> Case {
     const PEERS: &[(Peer, Program)] = &[
         #[cfg(feature = "strands")]
-        (Peer::Strands, mutex_strands),
-        (Peer::May, mutex_may),
+        (Peer::Strands, strands_locks::mutex),
+        (Peer::May, may_locks::mutex),
         (Peer::Tokio, mutex_tokio),
         (Peer::Go, |plan| super::go("mutex", plan)),
-        (Peer::Threads, mutex_threads),
+        (Peer::Threads, std_locks::mutex),
     ];
     Case { name, title, rows: contest::ROWS, plan: Plan::new(2, parties), peers: PEERS }
 }
 
-// ---- mutex ----
+// ---- those whose locks have std's names ----
+
+/// The programs that differ in whose locks they take, and in what takes them.
+macro_rules! with_the_locks_of {
+    ($($sync:ident)::+, by $start:path, in $programs:ident) => {
+        mod $programs {
+            use std::sync::Arc;
+
+            use $($sync)::+::{Condvar, Mutex, RwLock};
+
+            use super::{Line, WRITE_EVERY};
+            use crate::cases::contest;
+            use crate::measure::Figures;
+            use crate::Plan;
+
+            pub fn mutex(plan: &Plan) -> Figures {
+                let mutex = Arc::new(Mutex::new(0u64));
+                $start(plan, plan.count, move |mut tick| {
+                    loop {
+                        *mutex.lock().expect("nobody panics") += 1;
+                        tick.add(1);
+                    }
+                })
+            }
+
+            pub fn rwlock(plan: &Plan) -> Figures {
+                let lock = Arc::new(RwLock::new(0u64));
+                $start(plan, plan.count, move |mut tick| {
+                    for turn in 0u64.. {
+                        if turn % WRITE_EVERY == 0 {
+                            *lock.write().expect("nobody panics") += 1;
+                        } else {
+                            std::hint::black_box(*lock.read().expect("nobody panics"));
+                        }
+                        tick.add(1);
+                    }
+                })
+            }
+
+            pub fn condvar(plan: &Plan) -> Figures {
+                let waiters = plan.count;
+                let line = Arc::new((Mutex::new(Line::default()), Condvar::new(), Condvar::new()));
+                $start(plan, waiters + 1, move |mut tick| {
+                    let (line, next, all_wait) = &*line;
+                    let mut state = line.lock().expect("nobody panics");
+                    loop {
+                        if tick.party() == waiters {
+                            while state.waiting < waiters {
+                                state = all_wait.wait(state).expect("nobody panics");
+                            }
+                            state.waiting = 0;
+                            state.generation += 1;
+                            next.notify_all();
+                            tick.add(waiters as u64);
+                        } else {
+                            let generation = state.generation;
+                            state.waiting += 1;
+                            if state.waiting == waiters {
+                                all_wait.notify_one();
+                            }
+                            while state.generation == generation {
+                                state = next.wait(state).expect("nobody panics");
+                            }
+                        }
+                    }
+                })
+            }
+        }
+    };
+}
 
 #[cfg(feature = "strands")]
-fn mutex_strands(plan: &Plan) -> Figures {
-    let mutex = Arc::new(strands::sync::Mutex::new(0u64));
-    contest::strands(plan, plan.count, move |mut tick| {
-        loop {
-            *mutex.lock().expect("nobody panics") += 1;
-            tick.add(1);
-        }
-    })
+with_the_locks_of!(strands::sync, by contest::strands, in strands_locks);
+with_the_locks_of!(may::sync, by contest::may, in may_locks);
+with_the_locks_of!(std::sync, by contest::threads, in std_locks);
+
+// The condition variable's last party is who notifies. It waits until all others are in line, counts a
+// generation and notifies all; an operation is one of them woken.
+
+#[derive(Default)]
+struct Line {
+    generation: u64,
+    waiting: usize,
 }
 
-fn mutex_may(plan: &Plan) -> Figures {
-    let mutex = Arc::new(may::sync::Mutex::new(0u64));
-    contest::may(plan, plan.count, move |mut tick| {
-        loop {
-            *mutex.lock().expect("nobody panics") += 1;
-            tick.add(1);
-        }
-    })
-}
+/// One acquisition of a rwlock in so many is to write.
+const WRITE_EVERY: u64 = 20;
+
+// ---- tokio's ----
 
 fn mutex_tokio(plan: &Plan) -> Figures {
     let mutex = Arc::new(tokio::sync::Mutex::new(0u64));
@@ -99,50 +166,6 @@ fn mutex_tokio(plan: &Plan) -> Figures {
                 *mutex.lock().await += 1;
                 tick.add(1);
             }
-        }
-    })
-}
-
-fn mutex_threads(plan: &Plan) -> Figures {
-    let mutex = Arc::new(std::sync::Mutex::new(0u64));
-    contest::threads(plan, plan.count, move |mut tick| {
-        loop {
-            *mutex.lock().expect("nobody panics") += 1;
-            tick.add(1);
-        }
-    })
-}
-
-// ---- rwlock ----
-
-/// One acquisition in so many is to write.
-const WRITE_EVERY: u64 = 20;
-
-#[cfg(feature = "strands")]
-fn rwlock_strands(plan: &Plan) -> Figures {
-    let lock = Arc::new(strands::sync::RwLock::new(0u64));
-    contest::strands(plan, plan.count, move |mut tick| {
-        for turn in 0u64.. {
-            if turn % WRITE_EVERY == 0 {
-                *lock.write().expect("nobody panics") += 1;
-            } else {
-                std::hint::black_box(*lock.read().expect("nobody panics"));
-            }
-            tick.add(1);
-        }
-    })
-}
-
-fn rwlock_may(plan: &Plan) -> Figures {
-    let lock = Arc::new(may::sync::RwLock::new(0u64));
-    contest::may(plan, plan.count, move |mut tick| {
-        for turn in 0u64.. {
-            if turn % WRITE_EVERY == 0 {
-                *lock.write().expect("nobody panics") += 1;
-            } else {
-                std::hint::black_box(*lock.read().expect("nobody panics"));
-            }
-            tick.add(1);
         }
     })
 }
@@ -159,92 +182,6 @@ fn rwlock_tokio(plan: &Plan) -> Figures {
                     std::hint::black_box(*lock.read().await);
                 }
                 tick.add(1);
-            }
-        }
-    })
-}
-
-fn rwlock_threads(plan: &Plan) -> Figures {
-    let lock = Arc::new(std::sync::RwLock::new(0u64));
-    contest::threads(plan, plan.count, move |mut tick| {
-        for turn in 0u64.. {
-            if turn % WRITE_EVERY == 0 {
-                *lock.write().expect("nobody panics") += 1;
-            } else {
-                std::hint::black_box(*lock.read().expect("nobody panics"));
-            }
-            tick.add(1);
-        }
-    })
-}
-
-// ---- condvar ----
-//
-// The last party is who notifies. It waits until all others are in line, counts a generation and
-// notifies all; an operation is one of them woken.
-
-#[derive(Default)]
-struct Line {
-    generation: u64,
-    waiting: usize,
-}
-
-#[cfg(feature = "strands")]
-fn condvar_strands(plan: &Plan) -> Figures {
-    use strands::sync::{Condvar, Mutex};
-    let waiters = plan.count;
-    let line = Arc::new((Mutex::new(Line::default()), Condvar::new(), Condvar::new()));
-    contest::strands(plan, waiters + 1, move |mut tick| {
-        let (line, next, all_wait) = &*line;
-        let mut state = line.lock().expect("nobody panics");
-        loop {
-            if tick.party() == waiters {
-                state = all_wait
-                    .wait_while(state, |line| line.waiting < waiters)
-                    .expect("nobody panics");
-                state.waiting = 0;
-                state.generation += 1;
-                next.notify_all();
-                tick.add(waiters as u64);
-            } else {
-                let generation = state.generation;
-                state.waiting += 1;
-                if state.waiting == waiters {
-                    all_wait.notify_one();
-                }
-                state = next
-                    .wait_while(state, |line| line.generation == generation)
-                    .expect("nobody panics");
-            }
-        }
-    })
-}
-
-fn condvar_may(plan: &Plan) -> Figures {
-    use may::sync::{Condvar, Mutex};
-    let waiters = plan.count;
-    let line = Arc::new((Mutex::new(Line::default()), Condvar::new(), Condvar::new()));
-    contest::may(plan, waiters + 1, move |mut tick| {
-        let (line, next, all_wait) = &*line;
-        let mut state = line.lock().expect("nobody panics");
-        loop {
-            if tick.party() == waiters {
-                while state.waiting < waiters {
-                    state = all_wait.wait(state).expect("nobody panics");
-                }
-                state.waiting = 0;
-                state.generation += 1;
-                next.notify_all();
-                tick.add(waiters as u64);
-            } else {
-                let generation = state.generation;
-                state.waiting += 1;
-                if state.waiting == waiters {
-                    all_wait.notify_one();
-                }
-                while state.generation == generation {
-                    state = next.wait(state).expect("nobody panics");
-                }
             }
         }
     })
@@ -282,36 +219,6 @@ fn condvar_tokio(plan: &Plan) -> Figures {
                     }
                     woken.await;
                 }
-            }
-        }
-    })
-}
-
-fn condvar_threads(plan: &Plan) -> Figures {
-    use std::sync::{Condvar, Mutex};
-    let waiters = plan.count;
-    let line = Arc::new((Mutex::new(Line::default()), Condvar::new(), Condvar::new()));
-    contest::threads(plan, waiters + 1, move |mut tick| {
-        let (line, next, all_wait) = &*line;
-        let mut state = line.lock().expect("nobody panics");
-        loop {
-            if tick.party() == waiters {
-                state = all_wait
-                    .wait_while(state, |line| line.waiting < waiters)
-                    .expect("nobody panics");
-                state.waiting = 0;
-                state.generation += 1;
-                next.notify_all();
-                tick.add(waiters as u64);
-            } else {
-                let generation = state.generation;
-                state.waiting += 1;
-                if state.waiting == waiters {
-                    all_wait.notify_one();
-                }
-                state = next
-                    .wait_while(state, |line| line.generation == generation)
-                    .expect("nobody panics");
             }
         }
     })
