@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
-use strands_sched::{Op, Outcome, charge, with_driver};
+use strands_sched::{Op, Outcome, charge, now};
 
 use crate::backend::fork;
 use crate::slot::Direction;
@@ -205,9 +205,4 @@ impl Source {
     fn result<T>(&self, result: rustix::io::Result<T>) -> io::Result<T> {
         result.map_err(|error| if self.is_closed() { closed_error() } else { error.into() })
     }
-}
-
-/// By the clock of the worker's timers.
-fn now() -> Instant {
-    with_driver(|driver| driver.now()).unwrap_or_else(Instant::now)
 }

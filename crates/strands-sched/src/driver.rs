@@ -8,6 +8,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::runtime::with_driver;
+
 /// One worker's source of events and time.
 ///
 /// It is used by its worker's thread only, from the worker's own stack ([`poll`](Self::poll)) and
@@ -168,4 +170,21 @@ impl DriverWaker for Signal {
         *self.raised.lock().unwrap() = true;
         self.changed.notify_one();
     }
+}
+
+/// The present, by the clock of the caller's worker; on a plain thread by the system's.
+///
+/// Deadlines of waits go by it.
+///
+/// ```
+/// use std::time::Duration;
+/// use strands_sched::{now, sleep_until};
+///
+/// let deadline = now() + Duration::from_millis(1);
+/// sleep_until(Some(deadline));
+/// assert!(now() >= deadline);
+/// ```
+#[must_use]
+pub fn now() -> Instant {
+    with_driver(|driver| driver.now()).unwrap_or_else(Instant::now)
 }

@@ -34,7 +34,7 @@ mod models;
 
 pub use cancel::{Cancelled, cancelling, panicking, uncancellable, unwind as cancel_unwind};
 pub use current::{Alarm, with as with_current_task};
-pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver};
+pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver, now};
 pub use fork::{assert_may_wait, forked_error, in_forked_child, watch_forks};
 pub use local::{Access, FiberKey, Lent};
 pub use park::{

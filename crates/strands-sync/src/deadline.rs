@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use strands_sched::with_driver;
+use strands_sched::now;
 
 /// When `timeout` from now will be, by the clock that the caller's timers go by; `None` for never,
 /// which is when no `Instant` can tell it.
 pub(crate) fn after(timeout: Duration) -> Option<Instant> {
-    with_driver(|driver| driver.now()).unwrap_or_else(Instant::now).checked_add(timeout)
+    now().checked_add(timeout)
 }

@@ -207,7 +207,6 @@ impl<T> Sender<T> {
     #[must_use = "it may not be closed"]
     pub fn closed_deadline(&self, deadline: impl Into<Option<Instant>>) -> bool {
         static CLOSED: Op = Op("oneshot::Sender::closed");
-        charge();
         self.is_closed() || self.shared.wait(RECEIVER_GONE, &CLOSED, deadline.into())
     }
 }

@@ -45,8 +45,7 @@ impl Instant {
     /// ```
     #[must_use]
     pub fn now() -> Instant {
-        let now = strands_sched::with_driver(|driver| driver.now());
-        Instant(now.unwrap_or_else(std::time::Instant::now))
+        Instant(strands_sched::now())
     }
 
     /// The time from `earlier` to this; zero if `earlier` is later.

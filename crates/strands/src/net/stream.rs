@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -14,6 +14,7 @@ use strands_sched::Op;
 use super::addr::{self, ToSocketAddrs};
 use super::socket::{Socket, to_address, zero_timeout};
 use crate::os::socket::{self, RECEIVE, SEND, STREAMS_BLOCK};
+use crate::time::deadline_in;
 
 /// A TCP connection: [`std::net::TcpStream`], in which a fiber waits without blocking its worker.
 ///
@@ -90,7 +91,7 @@ impl TcpStream {
         if timeout.is_zero() {
             return Err(zero_timeout());
         }
-        let limit = Instant::now().checked_add(timeout).map_or(Limit::None, Limit::Until);
+        let limit = deadline_in(timeout).map_or(Limit::None, Limit::Until);
         TcpStream::connect_to(addr, limit).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 io::Error::new(io::ErrorKind::TimedOut, "connection timed out")
