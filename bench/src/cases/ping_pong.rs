@@ -10,6 +10,20 @@ use crate::{Case, Peer, Plan, Row};
 pub const CASES: &[Case] = &[
     case("ping-pong/1", "channel ping-pong, 1 worker", WALL, Plan::new(1, 2)),
     case("ping-pong/2", "channel ping-pong, 2 workers", WALL_AND_CPU, Plan::new(2, 2)),
+    #[cfg(feature = "strands")]
+    Case {
+        name: "ping-pong/apart",
+        title: "channel ping-pong, a worker each",
+        rows: WALL_AND_CPU,
+        plan: Plan::new(2, 2),
+        peers: &[
+            (Peer::Strands, strands_apart),
+            (Peer::May, may),
+            (Peer::Tokio, tokio),
+            (Peer::Go, |plan| super::go("ping-pong", plan)),
+            (Peer::Threads, threads),
+        ],
+    },
 ];
 
 const fn case(name: &'static str, title: &'static str, rows: &'static [Row], plan: Plan) -> Case {
@@ -34,29 +48,45 @@ const CHUNK: u64 = 100;
 
 #[cfg(feature = "strands")]
 fn strands(plan: &Plan) -> Figures {
-    use strands::sync::mpsc::channel;
     let plan = *plan;
+    super::strands_runtime(plan.workers)
+        .run(move || strands_pair(plan, strands::thread::Builder::new()))
+}
+
+/// No peer can be told so: theirs go where they go.
+#[cfg(feature = "strands")]
+fn strands_apart(plan: &Plan) -> Figures {
+    use strands::thread::{Builder, Placement};
+    let plan = *plan;
+    let on = |worker| Builder::new().placement(Placement::Worker(worker));
     super::strands_runtime(plan.workers).run(move || {
-        let (ping, pings) = channel();
-        let (pong, pongs) = channel();
-        let echo = strands::spawn(move || {
-            while let Ok(number) = pings.recv() {
-                pong.send(number).expect("the other end waits");
-            }
-        });
-        let mut meter = Meter::start(plan.budget());
-        while meter.more() {
-            for i in 0..CHUNK {
-                ping.send(i).expect("the other end waits");
-                assert_eq!(pongs.recv().expect("an answer"), i);
-            }
-            meter.add(CHUNK);
-        }
-        let figures = meter.per_op();
-        drop(ping);
-        echo.join().expect("the other end");
-        figures
+        let pair = on(0).spawn(move || strands_pair(plan, on(1)));
+        pair.expect("a fiber").join().expect("nobody panics")
     })
+}
+
+#[cfg(feature = "strands")]
+fn strands_pair(plan: Plan, other: strands::thread::Builder) -> Figures {
+    use strands::sync::mpsc::channel;
+    let (ping, pings) = channel();
+    let (pong, pongs) = channel();
+    let echo = other.spawn(move || {
+        while let Ok(number) = pings.recv() {
+            pong.send(number).expect("the other end waits");
+        }
+    });
+    let mut meter = Meter::start(plan.budget());
+    while meter.more() {
+        for i in 0..CHUNK {
+            ping.send(i).expect("the other end waits");
+            assert_eq!(pongs.recv().expect("an answer"), i);
+        }
+        meter.add(CHUNK);
+    }
+    let figures = meter.per_op();
+    drop(ping);
+    echo.expect("a fiber").join().expect("the other end");
+    figures
 }
 
 fn may(plan: &Plan) -> Figures {

@@ -23,6 +23,7 @@ mod run_queue;
 mod runtime;
 mod scope;
 mod spawn;
+mod spin;
 mod task;
 mod timer;
 mod unblock;

@@ -64,6 +64,8 @@ pub struct Shared {
     pub(crate) injector: fresh::Shared,
     pub(crate) idle: Idle,
     pub(crate) monitor: Monitor,
+    /// Workers may spin before they sleep: each can have a processor to itself.
+    pub(crate) may_spin: bool,
     pub(crate) pool: Pool,
     /// No fiber is accepted any more; those that live are cancelled.
     stopping: AtomicBool,
@@ -668,6 +670,7 @@ impl Builder {
             injector: fresh::Shared::new(),
             idle: Idle::new(),
             monitor: Monitor::new(),
+            may_spin: count > 1 && thread::available_parallelism().is_ok_and(|n| n.get() >= count),
             pool,
             stopping: AtomicBool::new(false),
             ended: AtomicBool::new(false),

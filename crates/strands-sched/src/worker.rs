@@ -49,6 +49,7 @@ use crate::live::Live;
 use crate::park::Outcome;
 use crate::run_queue::RunQueue;
 use crate::runtime::{self, Shared};
+use crate::spin::Spin;
 use crate::task::{Header, Run, TaskRef};
 use crate::timer::{TimerKey, Wheel};
 
@@ -76,6 +77,9 @@ pub struct Worker {
     inbox: Inbox<Header>,
     /// Gone once the thread has ended: nobody who rings after that need be heard.
     bell: Mutex<Option<Arc<dyn DriverWaker>>>,
+    made_at: Instant,
+    /// When the bell was last rung for what was sent, counted from then: a hint for `Spin`.
+    rung_at: AtomicU64,
     live: Live,
     live_count: AtomicUsize,
     /// Fibers that others have forwarded here and that have not started.
@@ -124,6 +128,7 @@ struct Own {
     /// Visits until the clock is looked at again, and how many there were to be.
     until_clock: Cell<i32>,
     clock_interval: Cell<i32>,
+    spin: Spin,
     next_id: Cell<u64>,
     ids_left: Cell<u64>,
 }
@@ -178,6 +183,7 @@ impl Worker {
             starved_retry_at: Cell::new(0),
             until_clock: Cell::new(SHARE),
             clock_interval: Cell::new(SHARE),
+            spin: Spin::new(),
             next_id: Cell::new(0),
             ids_left: Cell::new(0),
         });
@@ -195,6 +201,8 @@ impl Worker {
         Box::leak(Box::new(Worker {
             inbox: Inbox::new(),
             bell: Mutex::new(Some(bell)),
+            made_at: Instant::now(),
+            rung_at: AtomicU64::new(0),
             live: Live::new(),
             live_count: AtomicUsize::new(0),
             incoming: AtomicUsize::new(0),
@@ -241,6 +249,7 @@ impl Worker {
     pub(crate) unsafe fn send(&self, header: NonNull<Header>) {
         // SAFETY: the caller's promise.
         if unsafe { self.inbox.push(header.as_ptr()) } == Bell::Ring {
+            self.rung_at.store(self.lifetime_ns(), Relaxed);
             self.ring();
         }
     }
@@ -272,6 +281,11 @@ impl Worker {
         if let Some(bell) = lock(&self.bell).clone() {
             bell.wake();
         }
+    }
+
+    /// For how long there has been this worker.
+    fn lifetime_ns(&self) -> u64 {
+        self.made_at.elapsed().as_nanos() as u64
     }
 
     /// Calls `f` with every fiber that has started here and not ended. From any thread.
@@ -783,9 +797,15 @@ impl Worker {
         if others && own.shared.idle.steal(&idling) {
             return;
         }
-        self.look_at_clock(own, false);
+        let spins = own.shared.may_spin && own.spin.is_worth_it();
+        // A worker that spins and finds something time after time never sleeps in its driver. So its
+        // events are looked at here, as often as where fibers are always ready.
+        self.look_at_clock(own, spins);
         // SAFETY: the queue is not referred to elsewhere meanwhile.
         if unsafe { !(*own.ready.get()).is_empty() || !(*own.pinned.get()).is_empty() } {
+            return;
+        }
+        if spins && self.spin(own) {
             return;
         }
         if others {
@@ -793,6 +813,35 @@ impl Worker {
         } else {
             idle::Worker::sleep(&idling);
         }
+    }
+
+    /// Looks for what others send for a while, or until a timer is due; true if there is something.
+    ///
+    /// The inbox does not say that we sleep, so who sends does not ring.
+    fn spin(&self, own: &Own) -> bool {
+        /// Between two looks at the clock: half a microsecond's worth.
+        const LOOKS: u32 = 16;
+        // SAFETY: the wheel is not referred to elsewhere meanwhile.
+        let timer = unsafe { (*own.timers.get()).next_deadline() }.unwrap_or(u64::MAX);
+        let length_ns = own.spin.length_ns().min(timer.saturating_sub(own.now.get()));
+        // Not by the driver's clock, which may stand still.
+        let until = self.lifetime_ns() + length_ns;
+        while self.lifetime_ns() < until {
+            for _ in 0..LOOKS {
+                std::hint::spin_loop();
+                if !self.inbox.is_empty() {
+                    own.spin.has_paid();
+                    return true;
+                }
+            }
+            // Who spawns from outside sees nobody asleep.
+            if !own.shared.injector.is_empty() {
+                return true;
+            }
+        }
+        own.spin.was_in_vain();
+        own.now.set(own.since_epoch(own.driver.now()));
+        false
     }
 
     /// Waits in the driver until something comes or a timer is due.
@@ -805,7 +854,12 @@ impl Worker {
             None | Some(u64::MAX) => None,
             Some(until) => Some(Duration::from_nanos(until.saturating_sub(own.now.get()))),
         };
+        let asleep_at = self.lifetime_ns();
         own.driver.poll(timeout);
+        let rung_at = self.rung_at.load(Relaxed);
+        if rung_at >= asleep_at {
+            own.spin.was_rung(asleep_at, rung_at, self.lifetime_ns());
+        }
         // The time asleep says nothing about how long visits take, so it is not left to
         // `look_at_clock`. The inbox still says that we sleep, or has something: the next turn
         // takes it.

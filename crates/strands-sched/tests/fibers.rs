@@ -4,14 +4,14 @@ mod common;
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{fibers, run, runtime, spawn, spawn_at, stress};
 use strands_sched::{
-    Cancelled, SpawnOptions, sleep_until, spawn_local, unblock, uncancellable, worker_index,
-    yield_now,
+    Builder, Cancelled, Driver, DriverWaker, SpawnOptions, TaskRef, TimeDriver, park_token,
+    sleep_until, spawn_local, unblock, uncancellable, unpark_token, worker_index, yield_now,
 };
 
 #[test]
@@ -319,4 +319,83 @@ fn fibers_from_outside_are_started_beside_those_that_spawn_their_successors() {
     end.store(true, SeqCst);
     assert!(links.load(SeqCst) > 0);
     runtime.shutdown(None).unwrap();
+}
+
+/// A driver that counts those who wait in it without a limit.
+struct Counting {
+    inner: Box<dyn Driver>,
+    asleep: Arc<(Mutex<usize>, Condvar)>,
+}
+
+impl Driver for Counting {
+    fn poll(&self, timeout: Option<Duration>) {
+        if timeout.is_some() {
+            return self.inner.poll(timeout);
+        }
+        *self.asleep.0.lock().unwrap() += 1;
+        self.asleep.1.notify_all();
+        self.inner.poll(None);
+        *self.asleep.0.lock().unwrap() -= 1;
+    }
+
+    fn waker(&self) -> Arc<dyn DriverWaker> {
+        self.inner.waker()
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self.inner.as_any()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// Hand-overs between workers make them spin before they sleep; when these are over, they sleep without a limit.
+#[test]
+fn workers_that_nobody_wakes_any_more_sleep() {
+    let asleep = Arc::new((Mutex::new(0), Condvar::new()));
+    let its = asleep.clone();
+    let driver = move |worker| {
+        let inner = TimeDriver::factory()(worker)?;
+        Ok(Box::new(Counting { inner, asleep: its.clone() }) as Box<dyn Driver>)
+    };
+    let runtime = Builder::new().workers(2).driver(Arc::new(driver)).build().unwrap();
+    let rounds = 10_000 * stress();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let parties = [0, 1].map(|index| {
+        let turns = turns.clone();
+        let (tell, told) = std::sync::mpsc::channel::<TaskRef>();
+        let fiber = spawn_at(&runtime, index, move || {
+            park_token(None); // Until the other end is known.
+            let other = told.try_recv().unwrap();
+            for round in 0..rounds {
+                while turns.load(SeqCst) != 2 * round + index {
+                    park_token(None);
+                }
+                turns.fetch_add(1, SeqCst);
+                unpark_token(&other);
+            }
+            // Not ended: its stack, given back, would be looked at again after a while.
+            while turns.load(SeqCst) != usize::MAX {
+                park_token(None);
+            }
+        });
+        (tell, fiber)
+    });
+    let tasks = [0, 1].map(|index| TaskRef::to(parties[index].1.task()));
+    parties[0].0.send(TaskRef::to(&tasks[1])).unwrap();
+    parties[1].0.send(TaskRef::to(&tasks[0])).unwrap();
+    tasks.iter().for_each(|task| unpark_token(task));
+
+    let (count, changed) = &*asleep;
+    let all_done = || turns.load(SeqCst) == 2 * rounds;
+    let mut count = count.lock().unwrap();
+    while *count < 2 || !all_done() {
+        count = changed.wait(count).unwrap();
+    }
+    drop(count);
+    turns.store(usize::MAX, SeqCst);
+    tasks.iter().for_each(|task| unpark_token(task));
+    parties.into_iter().for_each(|(_, fiber)| fiber.join().unwrap());
 }
