@@ -2,15 +2,18 @@
 //!
 //! # The protocol
 //!
-//! One word, and a line of waiters with its own small lock. The word has two bits: `LOCKED`, and
-//! `WAITERS`: the line may not be empty, so who unlocks must look. Uncontended, a lock and an unlock are one
-//! compare-exchange each. Invariants:
+//! One word, and a line of waiters with its own small lock. The word has three bits: `LOCKED`; `WAITERS`: the line may
+//! not be empty, so who unlocks must look; and `WOKEN`: one who was chosen from it is on the way, so who unlocks need not.
+//! Uncontended, a lock and an unlock are one compare-exchange each. Invariants:
 //!
 //! 1. While somebody is in line and nobody who was chosen from it is on the way, the word is
 //!    `LOCKED | WAITERS`: a waiter sets `WAITERS` on a word that is `LOCKED`, and gets in line, in one step
 //!    under the line's lock.
 //! 2. While the word is `LOCKED | WAITERS` and the line's lock is held, nobody else changes the word: to unlock
-//!    one needs the line's lock.
+//!    one needs the line's lock. So it is for who holds both locks, whatever the word is: nobody takes a lock that is
+//!    held, and who is on the way needs the line's lock to say that it has come.
+//! 3. While `WOKEN` is set, the one whose choice set it is on the way: it clears the bit when it comes. (So may another, chosen
+//!    before it. Then somebody is woken too many, not too few.)
 //!
 //! # Fairness
 //!
@@ -21,9 +24,13 @@
 //! and is overtaken only while on its way. Fibers of one worker take turns, as each lock spends the
 //! common budget (before it acquires, so nobody is suspended by that with the lock in hand).
 //!
+//! Only one is woken at a time: more would find the lock taken, and go from worker to worker for that. But a fiber may be on its
+//! way for long, as its worker computes; after [`MOST_OVERTAKEN`] unlocks the next in line is woken too.
+//!
 //! Turned down: handing over always (a switch for each lock, and a wake-up across threads takes
-//! longer than most critical sections), and never (a fiber whose lock is always taken when
-//! it comes starves).
+//! longer than most critical sections); never (a fiber whose lock is always taken when
+//! it comes starves); and to wake fibers of the unlocker's own worker first. The line comes to be sorted by workers
+//! all by itself, as those of the worker that has lost the lock all get in line one after the other.
 
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
@@ -360,6 +367,11 @@ pub(crate) struct RawMutex {
 
 const LOCKED: u32 = 1;
 const WAITERS: u32 = 2;
+const WOKEN: u32 = 4;
+/// One unlock while `WOKEN`; they are counted from this bit on.
+const OVERTAKEN: u32 = 8;
+/// After so many of them somebody else is woken too.
+const MOST_OVERTAKEN: u32 = if cfg!(loom) { 1 } else { 1024 };
 
 /// What an unlocker sees of a waiter.
 struct Waiter {
@@ -422,13 +434,14 @@ impl RawMutex {
         let mut place = Place::Last;
         loop {
             let granted = Cell::new(false);
+            let woken = place == Place::First;
             let line = self.line.lock();
-            if self.lock_or_announce() {
+            if self.lock_or_announce(woken) {
                 return Outcome::Woken;
             }
-            let waiter = Waiter { late: place == Place::First, granted: &granted };
+            let waiter = Waiter { late: woken, granted: &granted };
             match line.wait(place, &LOCK, None, waiter, || {}) {
-                Outcome::Woken if granted.get() || self.try_lock() => return Outcome::Woken,
+                Outcome::Woken if granted.get() => return Outcome::Woken,
                 Outcome::Woken => place = Place::First,
                 // Nobody chose us, so we owe nobody a wake-up.
                 outcome => return outcome,
@@ -437,14 +450,19 @@ impl RawMutex {
     }
 
     /// Takes the lock, or says that somebody waits. Under the line's lock.
-    fn lock_or_announce(&self) -> bool {
+    ///
+    /// If `woken` the caller has been on the way, and is no more.
+    fn lock_or_announce(&self, woken: bool) -> bool {
         let mut word = self.word.load(Relaxed);
         loop {
-            let (wanted, locks) = match word {
-                _ if word & LOCKED == 0 => (word | LOCKED, true),
-                LOCKED => (LOCKED | WAITERS, false),
-                _ => return false,
-            };
+            let locks = word & LOCKED == 0;
+            let mut wanted = word | if locks { LOCKED } else { WAITERS };
+            if woken {
+                wanted &= LOCKED | WAITERS;
+            }
+            if wanted == word {
+                return false;
+            }
             match self.word.compare_exchange_weak(word, wanted, Acquire, Relaxed) {
                 Ok(_) => return locks,
                 Err(now) => word = now,
@@ -454,6 +472,14 @@ impl RawMutex {
 
     #[cold]
     fn unlock_contended(&self) {
+        let mut word = self.word.load(Relaxed);
+        while word & WOKEN != 0 && word / OVERTAKEN < MOST_OVERTAKEN {
+            let wanted = (word & !LOCKED) + OVERTAKEN;
+            match self.word.compare_exchange_weak(word, wanted, Release, Relaxed) {
+                Ok(_) => return, // Who is on the way will look after the line.
+                Err(now) => word = now,
+            }
+        }
         let mut line = self.line.lock();
         let handed = Cell::new(false);
         let chosen = line.choose_first(|waiter| {
@@ -462,10 +488,14 @@ impl RawMutex {
             granted.set(waiter.late && !granted.get());
             handed.set(granted.get());
         });
-        let locked = if handed.get() { LOCKED } else { 0 };
+        let others = match () {
+            () if handed.get() => LOCKED,
+            () if chosen.is_some() => WOKEN,
+            // The line is empty. By invariant 2 nobody has changed the word since we came here.
+            () => self.word.load(Relaxed) & WOKEN,
+        };
         let waiters = if line.is_empty() { 0 } else { WAITERS };
-        // By invariant 2 nobody has changed the word since we came here.
-        self.word.store(locked | waiters, Release);
+        self.word.store(others | waiters, Release);
         drop(line);
         drop(chosen);
     }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use common::{Kind, Local, at, everywhere, let_others_run, on_one_worker, runtime, start, stress};
 use strands_sched::{Cancelled, sleep_until, spawn_on, yield_now};
@@ -244,6 +244,46 @@ fn hands_over_to_a_waiter_that_came_too_late() {
         assert_eq!(*order.borrow(), ["late", "other"]);
         assert!(mutex.try_lock().is_ok());
     });
+}
+
+/// The first in line is woken but its worker computes; the second must not wait for that.
+#[test]
+fn the_next_is_woken_if_the_first_does_not_come() {
+    /// More than a waiter that is on its way is overtaken.
+    const MANY: usize = 2_000;
+    let runtime = runtime(2);
+    let mutex = Arc::new(Mutex::new(()));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let held = mutex.lock().unwrap();
+    // A fiber that comes after it on its worker says that it is in line.
+    let in_line = |worker: usize, then: Box<dyn FnOnce() + Send>| {
+        let mutex = mutex.clone();
+        let waiter = start(runtime.shared(), Kind::Fiber(worker), move || drop(mutex.lock()));
+        let (says, said) = std::sync::mpsc::channel();
+        let after = start(runtime.shared(), Kind::Fiber(worker), move || {
+            says.send(()).unwrap();
+            then();
+        });
+        said.recv().unwrap();
+        (waiter, after)
+    };
+    let computes = is_over.clone();
+    let (first, busy) = in_line(
+        0,
+        Box::new(move || {
+            while !computes.load(SeqCst) {
+                std::hint::spin_loop();
+            }
+        }),
+    );
+    let (second, after) = in_line(1, Box::new(|| {}));
+    drop(held);
+    (0..MANY).for_each(|_| drop(mutex.lock()));
+    second().unwrap();
+    is_over.store(true, SeqCst);
+    for other in [first, busy, after] {
+        other().unwrap();
+    }
 }
 
 #[test]
