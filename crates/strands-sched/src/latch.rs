@@ -75,6 +75,24 @@ impl Latch {
         self.word.load(Acquire).addr() == ABANDONED
     }
 
+    /// Enrols an arm of a select; false if the latch is set.
+    ///
+    /// # Safety
+    ///
+    /// There is one waiter. `arm` stays where it is until it was [withdrawn](Self::withdraw).
+    pub(crate) unsafe fn enrol(&self, arm: *const Parker) -> bool {
+        self.word.compare_exchange(ptr::null_mut(), arm.cast_mut(), AcqRel, Acquire).is_ok()
+    }
+
+    /// Takes an enrolled arm out again, unless the setter has.
+    pub(crate) fn withdraw(&self, arm: &Parker) {
+        let me = ptr::from_ref(arm).cast_mut();
+        let found = || self.word.compare_exchange(me, ptr::null_mut(), AcqRel, Acquire).is_ok();
+        if !arm.was_chosen() && !found() {
+            arm.wait_for_ring();
+        }
+    }
+
     /// Waits until it is set. A cancel unwinds from here and leaves the latch as it was.
     pub(crate) fn wait(&self, op: &'static Op, object: usize) {
         if self.is_set() {

@@ -22,6 +22,7 @@ mod park;
 mod run_queue;
 mod runtime;
 mod scope;
+mod select;
 mod spawn;
 mod spin;
 mod task;
@@ -47,8 +48,9 @@ pub use runtime::{
     worker_index,
 };
 pub use scope::{ScopeFace, Spawner, scope};
+pub use select::{Arm, Operation, Order, Timer, select, try_select};
 pub use spawn::{LocalJoin, spawn, spawn_local, spawn_on};
 pub use strands_fiber::stack::GuardKind;
-pub use task::{Header, Join, TaskRef};
+pub use task::{Header, Join, JoinOperation, TaskRef};
 pub use unblock::unblock;
-pub use wait_queue::{Locked, Place, WaitQueue};
+pub use wait_queue::{Locked, Place, Seen, WaitQueue, Waiter};

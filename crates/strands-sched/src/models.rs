@@ -10,6 +10,7 @@
 mod handing_over;
 mod idling;
 mod line;
+mod selecting;
 mod waiting;
 
 use loom::sync::atomic::AtomicUsize;

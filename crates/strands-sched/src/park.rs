@@ -21,6 +21,7 @@ use crate::atomic::{AcqRel, Acquire, AtomicU32, Relaxed, Release, backoff};
 use crate::cancel;
 use crate::current::{self, Alarm, PlainThread};
 use crate::fork;
+use crate::select::Choice;
 use crate::task::{Header, TaskRef};
 
 /// How a wait ended.
@@ -190,6 +191,7 @@ pub fn block_until(
 /// ```
 pub struct Parker {
     word: AtomicU32,
+    /// Of an arm, its [`Choice`].
     party: NonNull<Header>,
 }
 
@@ -197,6 +199,9 @@ pub struct Parker {
 const RUNG: u32 = 1;
 /// The waiter gave up first.
 const WITHDRAWN: u32 = 2;
+/// From birth: it is an arm of a select. Its index is in the bits above.
+const ARM: u32 = 4;
+const ARM_BITS: u32 = 3;
 
 // SAFETY: the word is atomic, and a `Header` may be shared between threads.
 unsafe impl Sync for Parker {}
@@ -227,6 +232,58 @@ impl Parker {
     pub fn new() -> Parker {
         fork::assert_may_wait(None);
         Parker { word: AtomicU32::new(0), party: current::header().whole() }
+    }
+
+    /// An arm of a select: who chooses it claims the whole.
+    pub(crate) fn arm(choice: &Choice, index: u32) -> Parker {
+        let word = AtomicU32::new(ARM | index << ARM_BITS);
+        Parker { word, party: NonNull::from(choice).cast() }
+    }
+
+    /// If it is an arm: of what, and the how manieth.
+    #[inline]
+    pub(crate) fn choice(&self) -> Option<(NonNull<Choice>, u32)> {
+        let word = self.word.load(Relaxed); // The bits that count are there from birth.
+        (word & ARM != 0).then(|| (self.party.cast(), word >> ARM_BITS))
+    }
+
+    /// Whether it can be chosen still, as far as that shows. Not so once is not so for ever.
+    ///
+    /// # Safety
+    ///
+    /// The waiter does not leave it meanwhile.
+    pub(crate) unsafe fn is_waiting(&self) -> bool {
+        match self.choice() {
+            // SAFETY: the arms and what they share are on one frame.
+            Some((choice, _)) => unsafe { choice.as_ref() }.is_open(),
+            None => self.word.load(Acquire) == 0,
+        }
+    }
+
+    /// Whether it is the arm that was chosen, of a select that has stopped to wait.
+    pub(crate) fn was_chosen(&self) -> bool {
+        // SAFETY: the arms and what they share are on one frame.
+        self.choice().is_some_and(|(choice, index)| unsafe { choice.as_ref() }.has_chosen(index))
+    }
+
+    /// Says that the arm, whose select was claimed before, will not be touched again.
+    ///
+    /// # Safety
+    ///
+    /// The waiter waits for that, or for a lock that the caller has.
+    pub(crate) unsafe fn ring(arm: *const Parker) {
+        // SAFETY: the caller's promise.
+        unsafe { (*arm).word.fetch_or(RUNG, Release) };
+    }
+
+    /// A waker holds it, and the waiter has given up, or is chosen by another arm: waits for the ring.
+    pub(crate) fn wait_for_ring(&self) {
+        // A few instructions, if the waker's thread runs.
+        let mut round = 0;
+        while self.word.load(Acquire) & RUNG == 0 {
+            backoff(round);
+            round += 1;
+        }
     }
 
     /// Wakes the waiter, unless it gave up first; says which.
@@ -279,6 +336,9 @@ impl Parker {
         // SAFETY: the caller's promise; the frame stays until the word says RUNG, and so does the
         // party whose frame it is. What is used after that is our own reference.
         unsafe {
+            if (*parker).choice().is_some() {
+                return Choice::claim(parker);
+            }
             let party = (*parker).party.as_ref();
             if current::on_worker(party.worker()) {
                 // The waiter shares our thread and no other waker has the parker, so nobody else
@@ -341,12 +401,7 @@ impl Parker {
             return Outcome::Woken;
         }
         if !withdraw() {
-            // A waker holds it: a few instructions until it rings, if its thread runs.
-            let mut round = 0;
-            while !rung() {
-                backoff(round);
-                round += 1;
-            }
+            self.wait_for_ring();
         }
         outcome
     }
@@ -379,6 +434,11 @@ impl Parker {
 pub struct Wake(Option<TaskRef>);
 
 impl Wake {
+    /// For a party that is chosen; `None` if it was woken.
+    pub(crate) fn of(party: Option<TaskRef>) -> Wake {
+        Wake(party)
+    }
+
     /// Whether there is something left to do.
     pub(crate) fn is_pending(&self) -> bool {
         self.0.is_some()

@@ -9,7 +9,7 @@ use std::thread;
 use crate::current;
 use crate::runtime::{Placement, Shared, SpawnOptions};
 use crate::scope::ScopeData;
-use crate::task::{Join, TaskRef};
+use crate::task::{Join, JoinOperation, TaskRef};
 
 /// Spawns `f` on the caller's runtime, or on what `fallback` returns if the caller has none.
 ///
@@ -189,6 +189,29 @@ impl<T> LocalJoin<T> {
     /// ```
     pub fn is_finished(&self) -> bool {
         self.join.is_finished()
+    }
+
+    /// As [`Join::select_join`].
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Order, SpawnOptions, select, spawn_local};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// runtime.run(SpawnOptions::default(), || {
+    ///     let mut child = spawn_local(SpawnOptions::default(), || 42)?;
+    ///     let end = child.select_join();
+    ///     select(&[&end], Order::Fair, None);
+    ///     assert_eq!(end.take().unwrap().unwrap(), 42);
+    ///     std::io::Result::Ok(())
+    /// })??;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn select_join(&mut self) -> JoinOperation<'_, T> {
+        self.join.select_join()
     }
 
     /// As [`Join::join`].

@@ -7,7 +7,7 @@
 //!
 //! # Who touches what
 //!
-//! - `run`, `context`, `stack`, `locals`, `shield`: the owning worker's thread
+//! - `run`, `context`, `stack`, `locals`, `lot`, `shield`: the owning worker's thread
 //!   only (of a plain thread's header: that thread only). `run` may be *read* by reports.
 //! - `refs`, `flags`, `token`, `link`, `worker`, `joined`, `op`, `object`: any thread, by atomics.
 //! - the `live` links: under the owning worker's live-list lock.
@@ -42,8 +42,9 @@ use crate::fork;
 use crate::inbox::Linked;
 use crate::latch::{Latch, Set};
 use crate::local::Locals;
-use crate::park::{self, Op};
+use crate::park::{self, Op, Parker};
 use crate::scope::ScopeData;
+use crate::select::{Arm, Operation};
 use crate::worker::Worker;
 
 /// A party that can wait and be woken.
@@ -73,6 +74,8 @@ pub struct Header {
     pub(crate) shield: Cell<u32>,
     /// [`Cancelled`] payloads of it that exist; owner only, like `shield`.
     pub(crate) cancel_payloads: Cell<u32>,
+    /// What a select draws lots from; owner only, like `shield`. Never 0.
+    pub(crate) lot: Cell<u32>,
     /// `thread::park`'s token.
     pub(crate) token: AtomicU32,
     link: AtomicPtr<Header>,
@@ -156,6 +159,7 @@ impl Header {
             run: AtomicU8::new(Run::Fresh as u8),
             shield: Cell::new(0),
             cancel_payloads: Cell::new(0),
+            lot: Cell::new((id as u32).wrapping_mul(0x9E37_79B9) | 1),
             token: AtomicU32::new(0),
             link: AtomicPtr::new(ptr::null_mut()),
             joined: Latch::new(),
@@ -718,12 +722,14 @@ pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
 /// ```
 pub struct Join<T> {
     task: TaskRef,
+    /// A [`JoinOperation`] has taken the result. Only who has the whole join, or borrows it mutably, looks.
+    is_taken: Cell<bool>,
     result: std::marker::PhantomData<T>,
 }
 
 // SAFETY: `new`'s contract: the `T` may move to another thread, or the join does not.
 unsafe impl<T> Send for Join<T> {}
-// SAFETY: `&Join` gives access to no `T`.
+// SAFETY: `&Join` gives access to no `T`, nor to the mark.
 unsafe impl<T> Sync for Join<T> {}
 
 impl<T> Join<T> {
@@ -732,7 +738,7 @@ impl<T> Join<T> {
     /// `task` is a `Task<_, T>`, and this is the only `Join` of it. Unless `T` is Send, the join
     /// stays on the fiber's thread.
     pub(crate) unsafe fn new(task: TaskRef) -> Join<T> {
-        Join { task, result: std::marker::PhantomData }
+        Join { task, is_taken: Cell::new(false), result: std::marker::PhantomData }
     }
 
     /// The fiber.
@@ -791,46 +797,155 @@ impl<T> Join<T> {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn join(self) -> thread::Result<T> {
-        assert!(
-            !current::is(&self.task),
-            "a fiber cannot join itself: it would wait for its own end for ever"
-        );
+        self.assert_joinable();
         static JOIN: Op = Op("join");
         let object = self.task.id() as usize;
         self.task.joined.wait(&JOIN, object);
         let join = ManuallyDrop::new(self);
-        let mut result = mem::MaybeUninit::<thread::Result<T>>::uninit();
-        // SAFETY: the latch is set; the join is consumed, so this is the only taking; the task is
-        // one of a `T`, by `new`'s contract. The reference moves out once.
+        // SAFETY: the latch is set; the join is consumed, so this is the only taking. The reference moves out once.
         let result = unsafe {
-            (join.task.vtable.take)(join.task.0, result.as_mut_ptr().cast());
+            let result = join.take();
             drop(ptr::read(&join.task));
-            result.assume_init()
+            result
         };
-        // A shutdown that has ended the child ends us too: not with the panic of an `unwrap`.
-        if let Err(payload) = &result
-            && payload.is::<Cancelled>()
-            && let cancel::Asked::Deliverable = cancel::asked()
-        {
-            drop(result);
-            cancel::unwind();
+        or_end_too(result)
+    }
+
+    /// To wait for the fiber to end, and to take its result, as one of several operations; see
+    /// [`select`](crate::select).
+    ///
+    /// # Panics
+    ///
+    /// If a fiber joins itself, or the result was taken already.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Order, SpawnOptions, Timer, select, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let mut fiber = spawn_on(runtime.shared(), SpawnOptions::default(), || 42)?;
+    /// let end = fiber.select_join();
+    /// assert_eq!(select(&[&Timer::at(None), &end], Order::Fair, None), Some(1));
+    /// assert_eq!(end.take().unwrap().unwrap(), 42);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn select_join(&mut self) -> JoinOperation<'_, T> {
+        self.assert_joinable();
+        let arm = UnsafeCell::new(mem::MaybeUninit::uninit());
+        JoinOperation { join: self, arm, enrolled: Cell::new(false) }
+    }
+
+    fn assert_joinable(&self) {
+        assert!(
+            !current::is(&self.task),
+            "a fiber cannot join itself: it would wait for its own end for ever"
+        );
+        assert!(!self.is_taken.get(), "the fiber was joined by a select before");
+    }
+
+    /// # Safety
+    ///
+    /// The latch is set; once.
+    unsafe fn take(&self) -> thread::Result<T> {
+        let mut result = mem::MaybeUninit::<thread::Result<T>>::uninit();
+        // SAFETY: the caller's promise; the task is one of a `T`, by `new`'s contract.
+        unsafe {
+            (self.task.vtable.take)(self.task.0, result.as_mut_ptr().cast());
+            result.assume_init()
         }
-        result
+    }
+}
+
+/// A shutdown that has ended the child ends us too: not with the panic of an `unwrap`.
+fn or_end_too<T>(result: thread::Result<T>) -> thread::Result<T> {
+    if let Err(payload) = &result
+        && payload.is::<Cancelled>()
+        && let cancel::Asked::Deliverable = cancel::asked()
+    {
+        drop(result);
+        cancel::unwind();
+    }
+    result
+}
+
+/// A join as one of several operations. See [`Join::select_join`].
+///
+/// ```
+/// use strands_sched::{Builder, JoinOperation, Order, SpawnOptions, spawn_on, try_select};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let mut fiber = spawn_on(runtime.shared(), SpawnOptions::default(), || ())?;
+/// drop(runtime); // Waits until all fibers have ended.
+/// let end: JoinOperation<'_, ()> = fiber.select_join();
+/// assert_eq!(try_select(&[&end], Order::Fair), Some(0));
+/// assert!(end.take().is_some());
+/// # std::io::Result::Ok(())
+/// ```
+pub struct JoinOperation<'a, T> {
+    /// Nobody else can wait for the fiber: the latch has one waiter.
+    join: &'a mut Join<T>,
+    /// There while it is enrolled.
+    arm: UnsafeCell<mem::MaybeUninit<Parker>>,
+    enrolled: Cell<bool>,
+}
+
+impl<T> JoinOperation<'_, T> {
+    /// The fiber's result, as [`Join::join`] has it, if it has ended and the result was not taken before.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, SpawnOptions, sleep_until, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let mut sleeper = spawn_on(runtime.shared(), SpawnOptions::default(), || sleep_until(None))?;
+    /// assert!(sleeper.select_join().take().is_none());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn take(&self) -> Option<thread::Result<T>> {
+        if !self.attempt() {
+            return None;
+        }
+        self.join.is_taken.set(true);
+        // SAFETY: the latch is set, and by the mark this is the only taking.
+        Some(or_end_too(unsafe { self.join.take() }))
+    }
+}
+
+// SAFETY: the latch keeps the one arm that it was given; it is withdrawn from there.
+unsafe impl<T> Operation for JoinOperation<'_, T> {
+    fn attempt(&self) -> bool {
+        assert!(!self.enrolled.get(), "an operation is used by a select that waits");
+        self.join.task.joined.is_set() && !self.join.is_taken.get()
+    }
+
+    fn enrol(&self, arm: Arm<'_>) -> bool {
+        if self.join.is_taken.get() || self.enrolled.get() {
+            return true;
+        }
+        let place = self.arm.get().cast::<Parker>();
+        // SAFETY: as it is not enrolled the place is ours, and `select` borrows us until it is withdrawn.
+        let enrolled = unsafe {
+            place.write(arm.parker());
+            self.join.task.joined.enrol(place)
+        };
+        self.enrolled.set(enrolled);
+        enrolled
+    }
+
+    fn withdraw(&self) {
+        if self.enrolled.replace(false) {
+            // SAFETY: it is there, and is written by nobody else but for its atomic word.
+            self.join.task.joined.withdraw(unsafe { &*self.arm.get().cast::<Parker>() });
+        }
     }
 }
 
 impl<T> Drop for Join<T> {
     fn drop(&mut self) {
-        if self.task.joined.abandon() {
+        if self.is_taken.get() || self.task.joined.abandon() {
             return;
         }
         // It has ended, and the result was left for us.
-        let mut result = mem::MaybeUninit::<thread::Result<T>>::uninit();
-        // SAFETY: as in `join`; the latch was found set.
-        let result: Result<T, Box<dyn Any + Send>> = unsafe {
-            (self.task.vtable.take)(self.task.0, result.as_mut_ptr().cast());
-            result.assume_init()
-        };
+        // SAFETY: the latch was found set, and the result was not taken.
+        let result = unsafe { self.take() };
         if result.is_err() {
             // SAFETY: the task is a `Task<_, T>`; its `scope` does not depend on the closure's
             // type, as it comes before the stage in a repr(C) struct.

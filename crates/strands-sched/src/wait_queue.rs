@@ -13,8 +13,8 @@
 //! down: an array of those to be woken (it allocates, or chooses those who came in between two
 //! fillings), and to wake under the lock (a system call for each plain thread in line).
 
-use std::cell::Cell;
-use std::mem;
+use std::cell::{Cell, UnsafeCell};
+use std::mem::{self, MaybeUninit};
 use std::ptr;
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ use crate::atomic::{Mutex, MutexGuard, lock};
 use crate::fork;
 use crate::no_unwind::AbortOnUnwind;
 use crate::park::{Op, Outcome, Parker, Wake};
+use crate::select::Arm;
 
 /// State `T` and the parties that wait for it to change; each carries a tag `W`.
 ///
@@ -79,6 +80,69 @@ struct Node<W> {
     linked: Cell<bool>,
     parker: Parker,
     tag: W,
+}
+
+/// A place in line for an [operation](crate::Operation) of a select.
+///
+/// ```
+/// use strands_sched::Waiter;
+///
+/// struct Receive {
+///     waiter: Waiter<()>, // Where it is enrolled while a select waits.
+/// }
+/// let receive = Receive { waiter: Waiter::new() };
+/// assert!(!receive.waiter.is_enrolled());
+/// ```
+pub struct Waiter<W> {
+    /// There while it is enrolled.
+    node: UnsafeCell<MaybeUninit<Node<W>>>,
+    enrolled: Cell<bool>,
+}
+
+impl<W> Default for Waiter<W> {
+    fn default() -> Waiter<W> {
+        Waiter::new()
+    }
+}
+
+impl<W> Waiter<W> {
+    /// One that is in no line.
+    ///
+    /// ```
+    /// let waiter: strands_sched::Waiter<u32> = strands_sched::Waiter::new();
+    /// assert!(!waiter.is_enrolled());
+    /// ```
+    pub const fn new() -> Waiter<W> {
+        Waiter { node: UnsafeCell::new(MaybeUninit::uninit()), enrolled: Cell::new(false) }
+    }
+
+    /// Whether a select that waits uses it.
+    ///
+    /// ```
+    /// assert!(!strands_sched::Waiter::<()>::new().is_enrolled());
+    /// ```
+    #[inline]
+    pub fn is_enrolled(&self) -> bool {
+        self.enrolled.get()
+    }
+
+    /// For [`Operation::attempt`](crate::Operation::attempt).
+    ///
+    /// # Panics
+    ///
+    /// If a select that waits uses it.
+    ///
+    /// ```
+    /// strands_sched::Waiter::<()>::new().assert_idle();
+    /// ```
+    #[inline]
+    pub fn assert_idle(&self) {
+        assert!(!self.is_enrolled(), "an operation is used by a select that waits");
+    }
+
+    fn node(&self) -> *mut Node<W> {
+        self.node.get().cast()
+    }
 }
 
 /// The neighbours. In the line's list null is its end; in a list that hangs on an anchor, which is a ring,
@@ -187,6 +251,25 @@ impl<T, W> WaitQueue<T, W> {
             return Ok(value);
         }
         Err(locked.wait(Place::Last, op, deadline, tag, || {}))
+    }
+
+    /// Takes a `waiter` that was [enrolled](Locked::enrol) in this queue out of it, if it is there.
+    ///
+    /// For [`Operation::withdraw`](crate::Operation::withdraw); see there for an example.
+    pub fn withdraw(&self, waiter: &Waiter<W>) {
+        if !waiter.enrolled.get() {
+            return;
+        }
+        let node = waiter.node();
+        // SAFETY: it is there. If it was chosen it is in no line, and nobody looks at it any more; if not, it may be in
+        // this one, and who has it holds the lock.
+        unsafe {
+            if !(*node).parker.was_chosen() {
+                self.lock().inner.waiters.remove(node);
+            }
+            node.drop_in_place();
+        }
+        waiter.enrolled.set(false);
     }
 }
 
@@ -315,6 +398,59 @@ impl<T, W> Locked<'_, T, W> {
         });
         in_line.disarm();
         outcome
+    }
+
+    /// Puts a select's `arm` at the end of the line; if it is there already it stays where it is.
+    ///
+    /// Always true, for [`Operation::enrol`](crate::Operation::enrol); see there for an example.
+    ///
+    /// # Safety
+    ///
+    /// `waiter` stays where it is until it was [withdrawn](WaitQueue::withdraw) from this queue.
+    ///
+    /// # Panics
+    ///
+    /// If another select uses `waiter`.
+    pub unsafe fn enrol(&mut self, waiter: &Waiter<W>, arm: Arm<'_>, tag: W) -> bool {
+        let node = waiter.node();
+        // SAFETY: the node is there while it is enrolled. If not it is the caller's alone, and stays where it is.
+        unsafe {
+            if waiter.enrolled.replace(true) {
+                assert!(arm.is_of_same(&(*node).parker), "an operation is in two selects at once");
+                return true;
+            }
+            let (links, linked) = (Links::new(), Cell::new(false));
+            node.write(Node { links, linked, parker: arm.parker(), tag });
+            self.inner.waiters.push(node, Place::Last);
+        }
+        true
+    }
+
+    /// Looks at those in line who can be chosen still and whose tag suits: until one is found that is not of the select
+    /// that `arm` is of. With [`Seen::own`], its own arms were among them.
+    ///
+    /// ```
+    /// use strands_sched::{Arm, WaitQueue};
+    ///
+    /// /// Whether an operation looks possible, if all that it needs is somebody else in line.
+    /// fn would_meet(queue: &WaitQueue<()>, arm: Arm<'_>) -> bool {
+    ///     queue.lock().look_for(arm, |()| true).other
+    /// }
+    /// ```
+    pub fn look_for(&self, arm: Arm<'_>, suits: impl Fn(&W) -> bool) -> Seen {
+        let mut seen = Seen { own: false, other: false };
+        let mut node = self.inner.waiters.first;
+        while !node.is_null() && !seen.other {
+            // SAFETY: nodes in the list, and the frames that they are on, are alive while the lock is held.
+            unsafe {
+                if suits(&(*node).tag) && (*node).parker.is_waiting() {
+                    let own = arm.is_of_same(&(*node).parker);
+                    seen = Seen { own: seen.own || own, other: !own };
+                }
+                node = (*node).links.next.get();
+            }
+        }
+        seen
     }
 
     /// Takes the first waiter out of the line, and chooses it. None if nobody waits.
@@ -544,6 +680,20 @@ impl<T, W> Locked<'_, T, W> {
         }
         woken
     }
+}
+
+/// Who is in line; see [`Locked::look_for`].
+///
+/// ```
+/// let seen = strands_sched::Seen { own: true, other: false };
+/// assert!(seen.own && !seen.other);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// An arm of the same select.
+    pub own: bool,
+    /// Somebody else.
+    pub other: bool,
 }
 
 impl<W> Links<W> {

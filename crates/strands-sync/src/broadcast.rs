@@ -24,6 +24,7 @@
 //! Turned down: a slot lock for each message (tokio's: messages are cloned under it), and letting senders wait for the
 //! slowest receiver (one that stands still stops all: use a [`bounded`](crate::channel::bounded) channel for each).
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
@@ -31,7 +32,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc as Message; // Nobody waits for one, so the models need not know.
 use std::time::{Duration, Instant};
 
-use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, charge};
+use strands_sched::{Arm, Op, Operation, Outcome, Place, WaitQueue, Waiter, cancel_unwind, charge};
 
 use crate::atomic::{AcqRel, Arc, AtomicUsize, Relaxed};
 use crate::deadline;
@@ -714,5 +715,91 @@ impl<T> fmt::Debug for Sender<T> {
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+/// To receive, as one of several operations. See [`Receiver::select_recv`].
+///
+/// # Examples
+///
+/// ```
+/// use strands_sched::{Order, select};
+/// use strands_sync::broadcast::{RecvOperation, channel};
+///
+/// let (sender, mut receiver) = channel(4);
+/// sender.send("news").unwrap();
+/// let recv: RecvOperation<'_, &str> = receiver.select_recv();
+/// select(&[&recv], Order::Fair, None);
+/// assert_eq!(recv.take(), Some(Ok("news")));
+/// ```
+pub struct RecvOperation<'a, T> {
+    receiver: RefCell<&'a mut Receiver<T>>,
+    waiter: Waiter<()>,
+}
+
+impl<T: Clone> Receiver<T> {
+    /// To receive, as one of several operations that a [`select`](strands_sched::select) chooses from. It is performed when
+    /// there is a message, or some were lost, or there will be none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sched::{Order, try_select};
+    ///
+    /// let (sender, mut receiver) = strands_sync::broadcast::channel::<u32>(4);
+    /// assert_eq!(try_select(&[&receiver.select_recv()], Order::Fair), None);
+    /// drop(sender);
+    /// assert_eq!(try_select(&[&receiver.select_recv()], Order::Fair), Some(0));
+    /// ```
+    pub fn select_recv(&mut self) -> RecvOperation<'_, T> {
+        RecvOperation { receiver: RefCell::new(self), waiter: Waiter::new() }
+    }
+}
+
+impl<T: Clone> RecvOperation<'_, T> {
+    /// What [`Receiver::recv`] returns; `None` if that would wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_sender, mut receiver) = strands_sync::broadcast::channel::<u32>(4);
+    /// assert_eq!(receiver.select_recv().take(), None);
+    /// ```
+    pub fn take(&self) -> Option<Result<T, RecvError>> {
+        let receiver = &mut **self.receiver.borrow_mut();
+        let taken = receiver.shared.messages.lock().take(&mut receiver.next);
+        match taken {
+            Ok(message) => Some(Ok(Message::unwrap_or_clone(message))),
+            Err(TryRecvError::Closed) => Some(Err(RecvError::Closed)),
+            Err(TryRecvError::Lagged(lost)) => Some(Err(RecvError::Lagged(lost))),
+            Err(TryRecvError::Empty) => None,
+        }
+    }
+}
+
+impl<T> State<T> {
+    /// Whether a receiver with this next message would have to wait for it.
+    fn must_wait(&self, next: u64) -> bool {
+        next == self.end() && !self.senders_gone
+    }
+}
+
+// SAFETY: `withdraw` takes the waiter out of the only line it is put in.
+unsafe impl<T> Operation for RecvOperation<'_, T> {
+    fn attempt(&self) -> bool {
+        self.waiter.assert_idle();
+        let receiver = self.receiver.borrow();
+        !receiver.shared.messages.lock().must_wait(receiver.next)
+    }
+
+    fn enrol(&self, arm: Arm<'_>) -> bool {
+        let receiver = self.receiver.borrow();
+        let mut messages = receiver.shared.messages.lock();
+        // SAFETY: `select` borrows us until we are withdrawn.
+        messages.must_wait(receiver.next) && unsafe { messages.enrol(&self.waiter, arm, ()) }
+    }
+
+    fn withdraw(&self) {
+        self.receiver.borrow().shared.messages.withdraw(&self.waiter);
     }
 }

@@ -32,7 +32,7 @@
 //! 1. A receiver is in line only while no message is there and no sender is in line.
 //! 2. A sender is in line only while there is no room, and no receiver is in line.
 //!
-//! So it is one line, of senders or of receivers. A message goes from hand to hand: a sender that finds a receiver in line
+//! So it is one line, of senders or of receivers (but for a select that wants either: see `channel/select.rs`). A message goes from hand to hand: a sender that finds a receiver in line
 //! moves it to the receiver's frame, and a receiver that makes room moves the message of the first sender in line into it.
 //! Who was chosen has nothing to look for when it runs, and no newcomer can take what it was woken for. Who gave up
 //! meanwhile is passed over in the same step. Waiting allocates nothing: the message lies on the waiter's frame.
@@ -49,6 +49,7 @@
 
 mod core;
 mod ring;
+mod select;
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -61,6 +62,7 @@ use self::core::{Channel, NotSent};
 use crate::atomic::Arc;
 use crate::deadline;
 
+pub use self::select::{RecvOperation, SendOperation};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 /// A channel with room for `capacity` messages: sending waits while it is full.

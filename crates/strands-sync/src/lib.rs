@@ -26,6 +26,7 @@ mod once_lock;
 pub mod oneshot;
 mod poison;
 mod rwlock;
+mod select;
 mod semaphore;
 mod wait_group;
 pub mod watch;
@@ -37,7 +38,7 @@ pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use lazy_lock::LazyLock;
 pub use mutex::{Mutex, MutexGuard};
-pub use notify::{Listener, Notify};
+pub use notify::{Listener, NotifiedOperation, Notify};
 #[cfg(not(loom))]
 #[allow(deprecated)]
 pub use once::ONCE_INIT;
@@ -45,8 +46,9 @@ pub use once::{Once, OnceState};
 pub use once_lock::OnceLock;
 pub use poison::{LockResult, PoisonError, TryLockError, TryLockResult};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use select::Message;
 pub use semaphore::{
-    AcquireError, AcquireTimeoutError, OwnedSemaphorePermit, Semaphore, SemaphorePermit,
-    TryAcquireError,
+    AcquireError, AcquireOperation, AcquireTimeoutError, OwnedSemaphorePermit, Semaphore,
+    SemaphorePermit, TryAcquireError,
 };
 pub use wait_group::WaitGroup;

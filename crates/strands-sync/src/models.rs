@@ -11,6 +11,7 @@ mod notify;
 mod once;
 mod oneshot;
 mod rwlock;
+mod select;
 mod semaphore;
 mod wait_group;
 mod watch;

@@ -28,8 +28,9 @@ use std::time::Duration;
 use strands_sched::Op;
 
 use crate::channel::{self, Rest, iterators};
-use crate::deadline;
+use crate::{Message, deadline};
 
+pub use crate::channel::{RecvOperation, SendOperation};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 /// A channel that holds any number of messages: sending never waits.
@@ -179,11 +180,48 @@ impl<T> SyncSender<T> {
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         self.0.try_send(message)
     }
+
+    /// To send, as one of several operations that a [`select`](strands_sched::select) chooses from. As
+    /// [`channel::Sender::select_send`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sched::{Order, try_select};
+    ///
+    /// let (sender, _receiver) = strands_sync::mpsc::sync_channel::<&str>(0);
+    /// let mut message = Some("hello");
+    /// assert_eq!(try_select(&[&sender.select_send(&mut message)], Order::Fair), None);
+    /// assert_eq!(message, Some("hello"), "nobody receives");
+    /// ```
+    pub fn select_send<'a>(&'a self, message: impl Message<'a, T>) -> SendOperation<'a, T> {
+        self.0.select_send(message)
+    }
 }
 
 impl<T> Receiver<T> {
     fn new(inner: channel::Receiver<T>) -> Receiver<T> {
         Receiver { taken: Rest::default(), inner }
+    }
+
+    /// To receive, as one of several operations that a [`select`](strands_sched::select) chooses from. As
+    /// [`channel::Receiver::select_recv`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sched::{Order, select};
+    ///
+    /// let (sender, receiver) = strands_sync::mpsc::sync_channel(0);
+    /// let recv = receiver.select_recv();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| sender.send(1).unwrap());
+    ///     select(&[&recv], Order::Fair, None);
+    /// });
+    /// assert_eq!(recv.take(), Some(Ok(1)));
+    /// ```
+    pub fn select_recv(&self) -> RecvOperation<'_, T> {
+        self.inner.select_recv_with(Some(&self.taken))
     }
 
     /// Waits for a message, and takes it.

@@ -11,10 +11,11 @@
 //! [`Listener`] remembers how many there had been. Turned down: waiters that enrol when the
 //! listener is made (they would have to be chosen, and to pass it on, while they do not wait).
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use strands_sched::{Op, Outcome, WaitQueue, cancel_unwind, charge};
+use strands_sched::{Arm, Op, Operation, Outcome, WaitQueue, Waiter, cancel_unwind, charge};
 
 use crate::deadline;
 
@@ -292,5 +293,96 @@ impl fmt::Debug for Notify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let permit = self.line.lock().permit;
         f.debug_struct("Notify").field("permit", &permit).finish_non_exhaustive()
+    }
+}
+
+/// To be notified, as one of several operations. See [`Notify::select_notified`].
+///
+/// # Examples
+///
+/// ```
+/// use strands_sched::{Order, select};
+/// use strands_sync::{NotifiedOperation, Notify};
+///
+/// let notify = Notify::new();
+/// let notified: NotifiedOperation<'_> = notify.select_notified();
+/// notify.notify_waiters();
+/// select(&[&notified], Order::Fair, None);
+/// assert_eq!(notified.take(), Some(()));
+/// ```
+pub struct NotifiedOperation<'a> {
+    notify: &'a Notify,
+    broadcasts: Cell<usize>,
+    done: Cell<bool>,
+    waiter: Waiter<()>,
+}
+
+impl Notify {
+    /// To be [notified](Self::notified), as one of several operations that a [`select`](strands_sched::select) chooses from.
+    /// Like a [`Listener`], it does not miss what is told to all from here on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sched::{Order, try_select};
+    ///
+    /// let notify = strands_sync::Notify::new();
+    /// let notified = notify.select_notified();
+    /// assert_eq!(try_select(&[&notified], Order::Fair), None);
+    /// notify.notify_one();
+    /// assert_eq!(try_select(&[&notified], Order::Fair), Some(0));
+    /// ```
+    pub fn select_notified(&self) -> NotifiedOperation<'_> {
+        NotifiedOperation {
+            notify: self,
+            broadcasts: Cell::new(self.line.lock().broadcasts),
+            done: Cell::new(false),
+            waiter: Waiter::new(),
+        }
+    }
+}
+
+impl NotifiedOperation<'_> {
+    /// Says that it was notified, if so; from here on it can be so again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(strands_sync::Notify::new().select_notified().take(), None);
+    /// ```
+    pub fn take(&self) -> Option<()> {
+        self.waiter.assert_idle();
+        self.done.replace(false).then_some(())
+    }
+}
+
+// SAFETY: `withdraw` takes the waiter out of the only line it is put in.
+unsafe impl Operation for NotifiedOperation<'_> {
+    fn attempt(&self) -> bool {
+        self.waiter.assert_idle();
+        if !self.done.get() {
+            let mut line = self.notify.line.lock();
+            let heard = self.broadcasts.replace(line.broadcasts) != line.broadcasts;
+            self.done.set(heard || std::mem::take(&mut line.permit));
+        }
+        self.done.get()
+    }
+
+    fn enrol(&self, arm: Arm<'_>) -> bool {
+        let mut line = self.notify.line.lock();
+        let told = line.broadcasts != self.broadcasts.get() || line.permit;
+        // SAFETY: `select` borrows us until we are withdrawn.
+        !told && unsafe { line.enrol(&self.waiter, arm, ()) }
+    }
+
+    fn withdraw(&self) {
+        self.notify.line.withdraw(&self.waiter);
+    }
+
+    fn complete(&self) -> bool {
+        // Told to all, perhaps: that is not to be heard once more.
+        self.broadcasts.set(self.notify.line.lock().broadcasts);
+        self.done.set(true);
+        true
     }
 }

@@ -14,12 +14,13 @@
 //!
 //! Turned down: a [channel](crate::channel) with room for one (three times the memory, and a lock to wait).
 
+use std::cell::RefCell;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, charge};
+use strands_sched::{Arm, Op, Operation, Outcome, Place, WaitQueue, Waiter, cancel_unwind, charge};
 
 use crate::atomic::{AcqRel, Acquire, Arc, AtomicU32, UnsafeCell};
 use crate::deadline;
@@ -396,5 +397,83 @@ impl<T> fmt::Debug for Sender<T> {
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+/// To receive, as one of several operations. See [`Receiver::select_recv`].
+///
+/// # Examples
+///
+/// ```
+/// use strands_sched::{Order, select};
+/// use strands_sync::oneshot::{RecvOperation, channel};
+///
+/// let (sender, mut receiver) = channel();
+/// sender.send(42).unwrap();
+/// let recv: RecvOperation<'_, u32> = receiver.select_recv();
+/// select(&[&recv], Order::Fair, None);
+/// assert_eq!(recv.take(), Some(Ok(42)));
+/// ```
+pub struct RecvOperation<'a, T> {
+    receiver: RefCell<&'a mut Receiver<T>>,
+    waiter: Waiter<()>,
+}
+
+impl<T> Receiver<T> {
+    /// To receive, as one of several operations that a [`select`](strands_sched::select) chooses from. It is performed
+    /// when there is a message, or when there will be none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sched::{Order, try_select};
+    ///
+    /// let (sender, mut receiver) = strands_sync::oneshot::channel::<u32>();
+    /// assert_eq!(try_select(&[&receiver.select_recv()], Order::Fair), None);
+    /// drop(sender);
+    /// assert_eq!(try_select(&[&receiver.select_recv()], Order::Fair), Some(0));
+    /// ```
+    pub fn select_recv(&mut self) -> RecvOperation<'_, T> {
+        RecvOperation { receiver: RefCell::new(self), waiter: Waiter::new() }
+    }
+}
+
+impl<T> RecvOperation<'_, T> {
+    /// The message, or that there will be none; `None` if that is not known yet.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_sender, mut receiver) = strands_sync::oneshot::channel::<u32>();
+    /// assert_eq!(receiver.select_recv().take(), None);
+    /// ```
+    pub fn take(&self) -> Option<Result<T, RecvError>> {
+        match self.receiver.borrow_mut().take() {
+            Ok(message) => Some(Ok(message)),
+            Err(TryRecvError::Disconnected) => Some(Err(RecvError)),
+            Err(TryRecvError::Empty) => None,
+        }
+    }
+}
+
+// SAFETY: `withdraw` takes the waiter out of the only line it is put in.
+unsafe impl<T> Operation for RecvOperation<'_, T> {
+    fn attempt(&self) -> bool {
+        self.waiter.assert_idle();
+        let flags = self.receiver.borrow().shared.flags.load(Acquire);
+        flags & (SENT | SENDER_GONE | RECEIVER_GONE) != 0
+    }
+
+    fn enrol(&self, arm: Arm<'_>) -> bool {
+        let shared = &self.receiver.borrow().shared;
+        let mut line = shared.line.lock();
+        let flags = shared.flags.fetch_or(WAITERS, AcqRel);
+        let is_over = flags & (SENT | SENDER_GONE) != 0;
+        // SAFETY: `select` borrows us until we are withdrawn.
+        !is_over && unsafe { line.enrol(&self.waiter, arm, ()) }
+    }
+
+    fn withdraw(&self) {
+        self.receiver.borrow().shared.line.withdraw(&self.waiter);
     }
 }

@@ -31,7 +31,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use strands_sched::{Op, Outcome, Place, WaitQueue, Wake, cancel_unwind, charge};
+use strands_sched::{Arm, Op, Operation, Outcome, Place, WaitQueue, Wake, cancel_unwind, charge};
 
 use crate::atomic::{Acquire, AtomicUsize, Relaxed, Release};
 use crate::deadline;
@@ -1060,3 +1060,151 @@ impl fmt::Display for AcquireTimeoutError {
 impl std::error::Error for AcquireError {}
 impl std::error::Error for TryAcquireError {}
 impl std::error::Error for AcquireTimeoutError {}
+
+/// To acquire permits, as one of several operations. See [`Semaphore::select_acquire`].
+///
+/// # Examples
+///
+/// ```
+/// use strands_sched::{Order, select};
+/// use strands_sync::{AcquireOperation, Semaphore};
+///
+/// let semaphore = Semaphore::new(3);
+/// let acquire: AcquireOperation<'_> = semaphore.select_acquire_many(2);
+/// select(&[&acquire], Order::Fair, None);
+/// let permit = acquire.take().unwrap().unwrap();
+/// assert_eq!(permit.num_permits(), 2);
+/// ```
+pub struct AcquireOperation<'a> {
+    semaphore: &'a Semaphore,
+    needed: usize,
+    /// The permits are here.
+    granted: Cell<bool>,
+    /// It was performed, and the outcome not taken.
+    done: Cell<bool>,
+    waiter: strands_sched::Waiter<Waiter>,
+}
+
+impl Semaphore {
+    /// To acquire a permit, as one of several operations that a [`select`](strands_sched::select) chooses from.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sched::{Order, try_select};
+    ///
+    /// let semaphore = strands_sync::Semaphore::new(0);
+    /// let acquire = semaphore.select_acquire();
+    /// assert_eq!(try_select(&[&acquire], Order::Fair), None);
+    /// semaphore.add_permits(1);
+    /// assert_eq!(try_select(&[&acquire], Order::Fair), Some(0));
+    /// ```
+    pub fn select_acquire(&self) -> AcquireOperation<'_> {
+        self.select_acquire_many(1)
+    }
+
+    /// As [`select_acquire`](Self::select_acquire), for `n` permits.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is more than [`MAX_PERMITS`](Self::MAX_PERMITS).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sched::{Order, try_select};
+    ///
+    /// let semaphore = strands_sync::Semaphore::new(1);
+    /// assert_eq!(try_select(&[&semaphore.select_acquire_many(2)], Order::Fair), None);
+    /// ```
+    pub fn select_acquire_many(&self, n: u32) -> AcquireOperation<'_> {
+        AcquireOperation {
+            semaphore: self,
+            needed: needed(n),
+            granted: Cell::new(false),
+            done: Cell::new(false),
+            waiter: strands_sched::Waiter::new(),
+        }
+    }
+
+    /// Sets `WAITERS`, under the line's lock, for a request that must wait. False: it need not.
+    fn announce(&self, needed: usize) -> bool {
+        let mut word = self.word.load(Acquire);
+        loop {
+            let must_wait = needed > word / ONE || (needed > 0 && word & WAITERS != 0);
+            if word & CLOSED != 0 || !must_wait {
+                return false;
+            }
+            match self.word.compare_exchange_weak(word, word | WAITERS, Acquire, Acquire) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+    }
+}
+
+impl<'a> AcquireOperation<'a> {
+    /// What [`Semaphore::acquire`] returns, if it was performed. After that it can be performed again.
+    ///
+    /// # Errors
+    ///
+    /// If the semaphore is closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(strands_sync::Semaphore::new(1).select_acquire().take().is_none());
+    /// ```
+    pub fn take(&self) -> Option<Result<SemaphorePermit<'a>, AcquireError>> {
+        self.waiter.assert_idle();
+        let (semaphore, permits) = (self.semaphore, self.needed);
+        let granted =
+            || self.granted.replace(false).then_some(SemaphorePermit { semaphore, permits });
+        self.done.replace(false).then(|| granted().ok_or(AcquireError(())))
+    }
+}
+
+impl Drop for AcquireOperation<'_> {
+    fn drop(&mut self) {
+        if self.granted.get() {
+            self.semaphore.give(self.needed);
+        }
+    }
+}
+
+// SAFETY: `withdraw` takes the waiter out of the only line it is put in.
+unsafe impl Operation for AcquireOperation<'_> {
+    fn attempt(&self) -> bool {
+        self.waiter.assert_idle();
+        if !self.done.get() {
+            match self.semaphore.take(self.needed, 0) {
+                Ok(_) => self.granted.set(true),
+                Err(TryAcquireError::Closed) => {}
+                Err(TryAcquireError::NoPermits) => return false,
+            }
+            self.done.set(true);
+        }
+        true
+    }
+
+    fn enrol(&self, arm: Arm<'_>) -> bool {
+        let mut line = self.semaphore.line.lock();
+        let waiter = Waiter { needed: self.needed, granted: &self.granted };
+        // SAFETY: `select` borrows us, and so the cell, until we are withdrawn.
+        self.semaphore.announce(self.needed) && unsafe { line.enrol(&self.waiter, arm, waiter) }
+    }
+
+    fn withdraw(&self) {
+        if self.waiter.is_enrolled() {
+            self.semaphore.line.withdraw(&self.waiter);
+            if !self.granted.get() {
+                self.semaphore.hand_out(); // We may have been the first, and what we lacked fits the next.
+            }
+        }
+    }
+
+    fn complete(&self) -> bool {
+        self.done.set(true);
+        true
+    }
+}

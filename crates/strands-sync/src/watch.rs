@@ -23,13 +23,14 @@
 //! Turned down: a snapshot (`Arc<T>`) for each borrow: every change would allocate, and could not be made in
 //! place unless `T: Clone`.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::mem;
 use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use strands_sched::{Op, Outcome, WaitQueue, cancel_unwind, charge};
+use strands_sched::{Arm, Op, Operation, Outcome, WaitQueue, Waiter, cancel_unwind, charge};
 
 use crate::atomic::{AcqRel, Acquire, Arc, AtomicUsize, Relaxed, Release};
 use crate::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -658,5 +659,87 @@ impl<T> fmt::Debug for Sender<T> {
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+/// To wait for a change, as one of several operations. See [`Receiver::select_changed`].
+///
+/// # Examples
+///
+/// ```
+/// use strands_sched::{Order, select};
+/// use strands_sync::watch::{ChangedOperation, channel};
+///
+/// let (sender, mut receiver) = channel("old");
+/// sender.send("new").unwrap();
+/// let changed: ChangedOperation<'_, &str> = receiver.select_changed();
+/// select(&[&changed], Order::Fair, None);
+/// assert_eq!(changed.take(), Some(Ok(())));
+/// assert_eq!(*receiver.borrow(), "new");
+/// ```
+pub struct ChangedOperation<'a, T> {
+    receiver: RefCell<&'a mut Receiver<T>>,
+    waiter: Waiter<()>,
+}
+
+impl<T> Receiver<T> {
+    /// To wait for a change, as one of several operations that a [`select`](strands_sched::select) chooses from.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use strands_sched::{Order, try_select};
+    ///
+    /// let (sender, mut receiver) = strands_sync::watch::channel(1);
+    /// assert_eq!(try_select(&[&receiver.select_changed()], Order::Fair), None);
+    /// drop(sender);
+    /// assert_eq!(try_select(&[&receiver.select_changed()], Order::Fair), Some(0));
+    /// ```
+    pub fn select_changed(&mut self) -> ChangedOperation<'_, T> {
+        ChangedOperation { receiver: RefCell::new(self), waiter: Waiter::new() }
+    }
+}
+
+impl<T> Receiver<T> {
+    fn must_wait(&self) -> bool {
+        self.shared.look_for_news(&mut { self.seen }) == Ok(false)
+    }
+}
+
+impl<T> ChangedOperation<'_, T> {
+    /// What [`Receiver::changed`] returns; `None` if that would wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_sender, mut receiver) = strands_sync::watch::channel(1);
+    /// assert_eq!(receiver.select_changed().take(), None);
+    /// ```
+    pub fn take(&self) -> Option<Result<(), RecvError>> {
+        let receiver = &mut **self.receiver.borrow_mut();
+        match receiver.shared.look_for_news(&mut receiver.seen) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+// SAFETY: `withdraw` takes the waiter out of the only line it is put in.
+unsafe impl<T> Operation for ChangedOperation<'_, T> {
+    fn attempt(&self) -> bool {
+        self.waiter.assert_idle();
+        !self.receiver.borrow().must_wait()
+    }
+
+    fn enrol(&self, arm: Arm<'_>) -> bool {
+        let receiver = self.receiver.borrow();
+        let mut line = receiver.shared.changed.lock();
+        // SAFETY: `select` borrows us until we are withdrawn.
+        receiver.must_wait() && unsafe { line.enrol(&self.waiter, arm, ()) }
+    }
+
+    fn withdraw(&self) {
+        self.receiver.borrow().shared.changed.withdraw(&self.waiter);
     }
 }

@@ -8,7 +8,9 @@ use std::mem;
 use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
-use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, Wake, cancel_unwind, charge};
+use strands_sched::{
+    Arm, Locked, Op, Outcome, Place, WaitQueue, Waiter, Wake, cancel_unwind, charge,
+};
 
 use super::ring::{Hurdle, Ring};
 use crate::atomic::{AcqRel, Arc, AtomicUsize, Relaxed};
@@ -33,13 +35,25 @@ struct State<T> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Senders,
     Receivers,
+    /// Of a rendezvous only: a select wants to do either, and nobody else is in line.
+    Both,
+}
+
+impl Side {
+    /// Whether any of `side` may be in line.
+    fn has(self, side: Side) -> bool {
+        self == side || self == Side::Both
+    }
 }
 
 /// Where a message passes through: on the frame of who is in line.
-struct Slot<T>(*const Cell<Option<T>>);
+pub(super) struct Slot<T> {
+    pub(super) cell: *const Cell<Option<T>>,
+    pub(super) side: Side,
+}
 
 // SAFETY: it is used under the line's lock until its owner has been chosen or has left the line,
 // and by its owner after; so the message moves from one thread to the other.
@@ -51,7 +65,18 @@ impl<T> Slot<T> {
     fn exchange(hand: &Cell<Option<T>>) -> impl Fn(&Slot<T>) {
         // SAFETY: whose slot it is, is in line or gives up; it waits for the lock that we
         // hold before it leaves its frame.
-        |slot| unsafe { (*slot.0).swap(hand) }
+        |slot| unsafe { (*slot.cell).swap(hand) }
+    }
+}
+
+impl<T> State<T> {
+    /// Exchanges what is in `hand` with the first of `side` in line, and chooses it. None: nobody.
+    #[inline]
+    fn choose(line: &mut Line<'_, T>, side: Side, hand: &Cell<Option<T>>) -> Option<Wake> {
+        match line.in_line {
+            Side::Both => line.choose_suiting(|slot| slot.side == side, Slot::exchange(hand)),
+            _ => line.choose_first(Slot::exchange(hand)),
+        }
     }
 }
 
@@ -93,6 +118,12 @@ impl<T> Channel<T> {
     #[inline]
     pub(super) fn try_send(&self, message: T) -> Result<(), NotSent<T>> {
         charge();
+        self.poll_send(message)
+    }
+
+    /// As `try_send`, without spending budget: it does not suspend.
+    #[inline]
+    pub(super) fn poll_send(&self, message: T) -> Result<(), NotSent<T>> {
         let message = match &self.ring {
             Some(ring) => match ring.push(message) {
                 Ok(()) => return Ok(()),
@@ -148,9 +179,10 @@ impl<T> Channel<T> {
             }
         }
         line.in_line = Side::Senders;
-        let slot = Cell::new(Some(message));
-        let outcome = line.wait(Place::Last, op, deadline, Slot(&slot), || {});
-        match (outcome, slot.into_inner()) {
+        let cell = Cell::new(Some(message));
+        let slot = Slot { cell: &cell, side: Side::Senders };
+        let outcome = line.wait(Place::Last, op, deadline, slot, || {});
+        match (outcome, cell.into_inner()) {
             (_, None) => Ok(()),
             (Outcome::Woken, Some(message)) => Err(NotSent::Closed(message)),
             (Outcome::TimedOut, Some(message)) => Err(NotSent::Full(message)),
@@ -166,7 +198,7 @@ impl<T> Channel<T> {
             drop(line);
             return Err(Refused::Closed(message));
         }
-        if line.is_empty() || line.in_line == Side::Senders {
+        if line.is_empty() || !line.in_line.has(Side::Receivers) {
             return self.put(line, message).map_err(Refused::full);
         }
         self.hand_over(line, message)
@@ -176,7 +208,7 @@ impl<T> Channel<T> {
     #[inline(never)]
     fn hand_over<'a>(&self, mut line: Line<'a, T>, message: T) -> Result<(), Refused<'a, T>> {
         let hand = Cell::new(Some(message));
-        let chosen: Option<Wake> = line.choose_first(Slot::exchange(&hand));
+        let chosen = State::choose(&mut line, Side::Receivers, &hand);
         match hand.into_inner() {
             None => {
                 self.thaw(&line);
@@ -192,6 +224,12 @@ impl<T> Channel<T> {
     #[inline]
     pub(crate) fn try_recv(&self, rest: Option<&Rest<T>>) -> Result<T, NotReceived> {
         charge();
+        self.poll_recv(rest)
+    }
+
+    /// As `try_recv`, without spending budget: it does not suspend.
+    #[inline]
+    pub(super) fn poll_recv(&self, rest: Option<&Rest<T>>) -> Result<T, NotReceived> {
         if let Some(message) = next_of(rest) {
             return Ok(message);
         }
@@ -258,9 +296,10 @@ impl<T> Channel<T> {
             }
         }
         line.in_line = Side::Receivers;
-        let slot = Cell::new(None);
-        let outcome = line.wait(Place::Last, op, deadline, Slot(&slot), || {});
-        match (outcome, slot.into_inner()) {
+        let cell = Cell::new(None);
+        let slot = Slot { cell: &cell, side: Side::Receivers };
+        let outcome = line.wait(Place::Last, op, deadline, slot, || {});
+        match (outcome, cell.into_inner()) {
             (_, Some(message)) => Ok(message),
             (Outcome::Woken, None) => Err(NotReceived::Closed),
             (Outcome::TimedOut, None) => Err(NotReceived::Empty),
@@ -272,7 +311,7 @@ impl<T> Channel<T> {
     #[inline]
     fn take(&self, rest: Option<&Rest<T>>) -> Result<T, Line<'_, T>> {
         let mut line = self.line.lock();
-        if !line.is_empty() && line.in_line == Side::Senders {
+        if !line.is_empty() && line.in_line.has(Side::Senders) {
             let (message, chosen) = self.take_and_refill(&mut line);
             if let Some(message) = message {
                 self.thaw(&line);
@@ -291,12 +330,12 @@ impl<T> Channel<T> {
         let mut chosen = None;
         let message = match &self.ring {
             Some(ring) => Some(ring.exchange(|| {
-                chosen = line.choose_first(Slot::exchange(&hand));
+                chosen = State::choose(line, Side::Senders, &hand);
                 hand.take()
             })),
             None => {
                 let first = line.queue.pop_front();
-                chosen = line.choose_first(Slot::exchange(&hand));
+                chosen = State::choose(line, Side::Senders, &hand);
                 match first {
                     None => hand.take(),
                     Some(first) => {
@@ -363,8 +402,11 @@ impl<T> Channel<T> {
     pub(super) fn drain(&self) -> VecDeque<T> {
         let (mut drained, mut wakes) = (VecDeque::new(), Vec::new());
         let mut line = self.line.lock();
-        while line.in_line == Side::Senders && !line.is_empty() {
+        while line.in_line.has(Side::Senders) && !line.is_empty() {
             let (message, chosen) = self.take_and_refill(&mut line);
+            if message.is_none() {
+                break; // Those left in line gave up, or are receivers.
+            }
             drained.extend(message);
             wakes.extend(chosen);
         }
@@ -380,6 +422,48 @@ impl<T> Channel<T> {
         drop(line);
         drop(wakes);
         drained
+    }
+
+    /// Gets a select's arm in line to send or to receive what is, or will be, in `slot`; false if that looks possible now.
+    ///
+    /// # Safety
+    ///
+    /// `waiter` and the slot's cell stay where they are until the waiter was [withdrawn](Self::withdraw).
+    pub(super) unsafe fn enrol(
+        &self,
+        waiter: &Waiter<Slot<T>>,
+        arm: Arm<'_>,
+        slot: Slot<T>,
+    ) -> bool {
+        let mut line = self.line.lock();
+        let (side, others) = match slot.side {
+            Side::Senders => (Side::Senders, Side::Receivers),
+            _ => (Side::Receivers, Side::Senders),
+        };
+        if line.closed {
+            return false;
+        }
+        let in_line = !line.is_empty() && line.in_line.has(others);
+        let met = in_line.then(|| line.look_for(arm, |slot| slot.side == others));
+        let meets_itself = met.is_some_and(|met| met.own);
+        let possible = met.is_some_and(|met| met.other)
+            || match (&self.ring, side) {
+                (Some(ring), Side::Senders) => !ring.freeze_full(),
+                (Some(ring), _) => !ring.freeze_empty(),
+                (None, Side::Senders) => line.queue.len() < line.bound,
+                (None, _) => !line.queue.is_empty(),
+            };
+        if possible {
+            return false;
+        }
+        line.in_line = if meets_itself { Side::Both } else { side };
+        // SAFETY: the caller's promise.
+        unsafe { line.enrol(waiter, arm, slot) }
+    }
+
+    /// Takes a select's arm out of the line, if it is there.
+    pub(super) fn withdraw(&self, waiter: &Waiter<Slot<T>>) {
+        self.line.withdraw(waiter);
     }
 
     /// Nothing is sent from here on. False: that was so already.
