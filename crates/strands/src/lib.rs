@@ -52,6 +52,7 @@
 //! - [`thread`], [`net`], [`sync`], [`time`] and [`os`]: std's modules of those names, for fibers and plain
 //!   threads alike, in any mix.
 //! - [`thread_local!`]: std's, with a value for each fiber.
+//! - [`select!`]: the first of several operations, such as to receive from one of two channels.
 //! - [`main`] and [`test`]: attributes that run a function as a fiber.
 //! - [`Runtime`], [`unblock`], [`cancel`]: what std has no name for.
 //! - [`soundness`]: what is guaranteed, by what, and what is not. Read it before you build on this.
@@ -72,6 +73,7 @@ pub mod cancel;
 pub mod net;
 pub mod os;
 pub mod runtime;
+pub mod select;
 pub mod soundness;
 pub mod sync;
 pub mod thread;
@@ -182,7 +184,7 @@ struct Readme;
 #[doc(hidden)]
 pub mod __rt {
     pub use std::thread_local as std_thread_local;
-    pub use strands_sched::FiberKey;
+    pub use strands_sched::{FiberKey, select, try_select};
 
     pub use crate::runtime::entry::{main, test, test_returning};
     pub use crate::thread::local::{const_key, lazy_key};

@@ -49,8 +49,8 @@ pub use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult, W
 pub use strands_sync::ONCE_INIT;
 #[doc(inline)]
 pub use strands_sync::{
-    AcquireError, AcquireTimeoutError, Listener, Notify, OwnedSemaphorePermit, Semaphore,
-    SemaphorePermit, TryAcquireError, WaitGroup,
+    AcquireError, AcquireOperation, AcquireTimeoutError, Listener, Message, NotifiedOperation,
+    Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError, WaitGroup,
 };
 #[doc(inline)]
 pub use strands_sync::{

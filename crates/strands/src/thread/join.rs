@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use strands_sched::{Join, LocalJoin, TaskRef};
+use strands_sched::{Join, JoinOperation, LocalJoin, TaskRef};
 
 use crate::thread::Thread;
 
@@ -71,6 +71,30 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join(self) -> Result<T> {
         self.join.join()
+    }
+
+    /// To [`join`](Self::join) as one of several operations that [`select!`](crate::select!) or a
+    /// [`Select`](crate::select::Select) chooses from.
+    ///
+    /// If another one is chosen the handle is as it was. If this one is, the result has been taken: the handle can be
+    /// dropped, not joined again.
+    ///
+    /// # Panics
+    ///
+    /// If a fiber joins itself, or the result was taken already.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let mut handle = strands::spawn(|| 42);
+    /// let answer = strands::select! {
+    ///     result = join(handle) => result.unwrap(),
+    ///     _ = after(Duration::from_secs(60)) => panic!("it takes too long"),
+    /// };
+    /// assert_eq!(answer, 42);
+    /// ```
+    pub fn select_join(&mut self) -> JoinOperation<'_, T> {
+        self.join.select_join()
     }
 
     /// Whether the fiber's closure has returned or panicked, so that [`join`](Self::join) does not
@@ -158,6 +182,25 @@ impl<T> LocalJoinHandle<T> {
     /// ```
     pub fn join(self) -> Result<T> {
         self.join.join()
+    }
+
+    /// As [`JoinHandle::select_join`].
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// # let runtime = strands::Runtime::builder().workers(1).build()?;
+    /// let sum = runtime.run(|| {
+    ///     let mut handle = strands::spawn_local(|| 1 + 1);
+    ///     strands::select! { sum = join(handle) => sum.unwrap() }
+    /// });
+    /// assert_eq!(sum, 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn select_join(&mut self) -> JoinOperation<'_, T> {
+        self.join.select_join()
     }
 
     /// As [`JoinHandle::is_finished`].

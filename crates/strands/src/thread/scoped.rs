@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::panic::RefUnwindSafe;
 use std::sync::Mutex;
 
-use strands_sched::{Join, ScopeFace, SpawnOptions, Spawner};
+use strands_sched::{Join, JoinOperation, ScopeFace, SpawnOptions, Spawner};
 
 use crate::runtime;
 use crate::thread::join::LazyThread;
@@ -168,6 +168,23 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// ```
     pub fn join(self) -> Result<T> {
         self.join.join()
+    }
+
+    /// As [`JoinHandle::select_join`](crate::thread::JoinHandle::select_join).
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// let sum = strands::scope(|scope| {
+    ///     let mut handle = scope.spawn(|| 1 + 1);
+    ///     strands::select! { sum = join(handle) => sum.unwrap() }
+    /// });
+    /// assert_eq!(sum, 2);
+    /// ```
+    pub fn select_join(&mut self) -> JoinOperation<'_, T> {
+        self.join.select_join()
     }
 
     /// As [`JoinHandle::is_finished`](crate::thread::JoinHandle::is_finished).

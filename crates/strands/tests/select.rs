@@ -1,0 +1,259 @@
+//! `select!` and `Select`: what they look like, and that one operation is performed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strands::channel::{self, Receiver, Sender};
+use strands::select::{Select, after};
+use strands::sync::{Notify, Semaphore, broadcast, mpsc, oneshot, watch};
+use strands::time::{Deadline, Instant};
+use strands::{Runtime, select};
+
+const LONG: Duration = Duration::from_secs(600);
+const SOON: Duration = Duration::from_micros(50);
+
+/// On a plain thread, and as a fiber.
+fn everywhere(f: fn()) {
+    f();
+    Runtime::builder().workers(2).build().unwrap().run(f);
+}
+
+#[test]
+fn each_operation_has_its_word() {
+    everywhere(|| {
+        let (sender, receiver) = channel::bounded(1);
+        select! { result = send(sender, 1) => result.unwrap() }
+        assert_eq!(select! { number = recv(receiver) => number.unwrap() }, 1);
+
+        let (sender, receiver) = mpsc::sync_channel(1);
+        select! { result = send(&sender, 2) => result.unwrap(), }
+        assert_eq!(select! { number = recv(&receiver) => number.unwrap(), }, 2);
+
+        let (sender, mut receiver) = oneshot::channel();
+        sender.send(3).unwrap();
+        let got = select! {
+            number = recv(receiver) => { number.unwrap() }
+            _ = after(LONG) => unreachable!(),
+        };
+        assert_eq!(got, 3);
+
+        let (sender, mut receiver) = broadcast::channel(1);
+        sender.send(4).unwrap();
+        assert_eq!(select! { number = recv(receiver) => number.unwrap() }, 4);
+
+        let (sender, mut receiver) = watch::channel(0);
+        let by_reference = &mut receiver;
+        sender.send(5).unwrap();
+        select! { result = changed(by_reference) => result.unwrap() }
+        assert_eq!(*by_reference.borrow(), 5);
+
+        let notify = Notify::new();
+        notify.notify_one();
+        select! { () = notified(notify) => {} }
+
+        let semaphore = Semaphore::new(3);
+        let permit = select! { permit = acquire(semaphore) => permit.unwrap() };
+        let two = select! { permit = acquire(semaphore, 2) => permit.unwrap() };
+        assert_eq!((permit.num_permits(), two.num_permits()), (1, 2));
+        select! {
+            _ = acquire(semaphore) => unreachable!(),
+            default => {}
+        }
+
+        let mut handle = strands::spawn(|| 6);
+        assert_eq!(select! { result = join(handle) => result.unwrap() }, 6);
+
+        let start = Instant::now();
+        select! { _ = after(SOON) => assert!(start.elapsed() >= SOON) }
+        select! { _ = at(start + SOON) => {} }
+        select! { _ = at(Deadline::at(start)) => {} }
+    });
+}
+
+#[test]
+fn default_does_not_wait() {
+    everywhere(|| {
+        let (sender, receiver) = channel::unbounded();
+        let look = || {
+            select! {
+                number = recv(receiver) => number.ok(),
+                default => Some(-1),
+            }
+        };
+        assert_eq!(look(), Some(-1));
+        sender.send(1).unwrap();
+        assert_eq!(look(), Some(1));
+        sender.close();
+        assert_eq!(look(), None, "a closed channel is possible");
+        let timed_out = select! {
+            default(SOON) => true,
+            _ = after(LONG) => false,
+        };
+        assert!(timed_out);
+        select! { default => {} }
+    });
+}
+
+#[test]
+fn a_message_that_is_not_sent_stays_with_the_caller() {
+    everywhere(|| {
+        let (sender, receiver) = channel::rendezvous::<String>();
+        let mut message = Some(String::from("kept"));
+        select! {
+            _ = send(sender, &mut message) => unreachable!("nobody receives"),
+            () = after(SOON) => {}
+        }
+        assert_eq!(message.as_deref(), Some("kept"));
+        let receives = strands::spawn(move || receiver.recv().unwrap());
+        select! {
+            result = send(sender, &mut message) => result.unwrap(),
+            () = after(LONG) => unreachable!(),
+        }
+        assert_eq!((message.as_deref(), receives.join().unwrap().as_str()), (None, "kept"));
+        message = Some(String::from("back"));
+        let error = select! { result = send(sender, &mut message) => result.unwrap_err() };
+        assert_eq!((error.0.as_str(), message), ("back", None));
+        // Without a message there is nothing to send, even to nobody.
+        let nothing: &mut Option<String> = &mut None;
+        select! {
+            _ = send(sender, nothing) => unreachable!(),
+            () = after(SOON) => {}
+        }
+    });
+}
+
+#[test]
+fn an_arm_whose_condition_is_false_is_not_evaluated() {
+    everywhere(|| {
+        let (sender, receiver) = channel::unbounded();
+        sender.send(1).unwrap();
+        let none = Some(&receiver).filter(|receiver| receiver.len() > 1);
+        let chosen = select! {
+            biased;
+            _ = recv(none.unwrap()) if none.is_some() => 0,
+            number = recv(receiver) if none.is_none() => number.unwrap(),
+            default => 2,
+        };
+        assert_eq!(chosen, 1);
+        select! {
+            _ = recv(receiver) if false => unreachable!(),
+            default => {}
+        }
+    });
+}
+
+/// Code of an arm may do what it likes with what the operations borrowed, and leave by any way.
+#[test]
+fn the_code_of_an_arm_is_free() {
+    fn first_of(a: Receiver<String>, b: Receiver<String>) -> Option<String> {
+        let mut closed = 0;
+        loop {
+            select! {
+                biased;
+                message = recv(a) => match message {
+                    Ok(message) => return Some(message),
+                    Err(_) => closed += 1,
+                },
+                message = recv(b) => {
+                    let message = message.ok()?;
+                    return Some(message);
+                }
+            }
+            if closed > 3 {
+                break;
+            }
+        }
+        drop((a, b));
+        None
+    }
+    everywhere(|| {
+        let ((sender, a), (other, b)) = (channel::unbounded(), channel::unbounded());
+        sender.send(String::from("a")).unwrap();
+        assert_eq!(first_of(a.clone(), b.clone()).as_deref(), Some("a"));
+        other.send(String::from("b")).unwrap();
+        assert_eq!(first_of(a.clone(), b.clone()).as_deref(), Some("b"));
+        drop(sender);
+        assert_eq!(first_of(a, b), None);
+
+        let (mut slow, notify) = (None, Arc::new(Notify::new()));
+        let told = notify.clone();
+        let mut handle = strands::spawn(move || told.notified());
+        let handle = select! {
+            result = join(handle) => { result.unwrap(); None }
+            _ = after(SOON) => Some(handle), // Moved: nothing borrows it any more.
+        };
+        slow.insert(handle.expect("it waits still")).thread().unpark();
+        notify.notify_one();
+        slow.unwrap().join().unwrap();
+        // Names of the caller's are not the macro's.
+        let (chosen, value, operation) = (1, 2, 3);
+        let sum = select! { _ = after(SOON) => chosen + value + operation };
+        assert_eq!(sum, 6);
+    });
+}
+
+/// Evaluated once, in order, before anything is tried.
+#[test]
+fn operands_are_evaluated_once_and_in_order() {
+    let (sender, receiver) = channel::bounded(4);
+    let mut log = Vec::new();
+    let mut noted = |name: &'static str| log.push(name);
+    select! {
+        biased;
+        _ = recv({ noted("receiver"); &receiver }) => unreachable!(),
+        result = send({ noted("sender"); &sender }, { noted("message"); 1 }) => result.unwrap(),
+        _ = after({ noted("time"); LONG }) => unreachable!(),
+    }
+    assert_eq!(log, ["receiver", "sender", "message", "time"]);
+    assert_eq!(receiver.recv(), Ok(1));
+}
+
+#[test]
+fn a_joined_handle_is_used_up() {
+    let mut handle = strands::spawn(|| 1);
+    select! { result = join(handle) => assert_eq!(result.unwrap(), 1) }
+    assert!(handle.is_finished());
+    let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handle.join()));
+    let payload = again.unwrap_err();
+    assert_eq!(payload.downcast_ref(), Some(&"the fiber was joined by a select before"));
+
+    // A scope does not end by the panic of a child whose handle was joined.
+    strands::scope(|scope| {
+        let mut child = scope.spawn(|| -> u32 { std::panic::resume_unwind(Box::new("looked at")) });
+        select! { result = join(child) => assert!(result.is_err()) }
+    });
+}
+
+#[test]
+fn any_number_of_operations() {
+    everywhere(|| {
+        let (senders, receivers): (Vec<Sender<usize>>, Vec<_>) =
+            (0..1_000).map(|_| channel::rendezvous()).unzip();
+        let receives: Vec<_> = receivers.iter().map(Receiver::select_recv).collect();
+        let late = after(LONG);
+        let mut select = Select::new();
+        assert_eq!(select.add(&late), 0);
+        assert!((1..=1_000).eq(receives.iter().map(|recv| select.add(recv))));
+        let sends = strands::spawn(move || {
+            for index in [7, 999, 7, 0] {
+                senders[index].send(index).unwrap();
+            }
+            senders
+        });
+        for index in [7, 999, 7, 0] {
+            assert_eq!(select.select(), index + 1);
+            assert_eq!(receives[index].take(), Some(Ok(index)));
+        }
+        assert_eq!((select.try_select(), select.select_timeout(SOON)), (None, None));
+        let senders = sends.join().unwrap();
+        drop(senders);
+        let chosen = select.select_deadline(Deadline::never()).unwrap();
+        assert!(receives[chosen - 1].take().unwrap().is_err());
+    });
+}
+
+#[test]
+#[should_panic(expected = "a select without operations would wait for ever")]
+fn a_select_of_nothing_is_refused() {
+    Select::new().select();
+}
