@@ -354,7 +354,7 @@ impl Source {
     }
 
     /// Under the lock: false if there is nothing to wait for any more.
-    fn prepare_to_park(&self, state: &mut State, reactor: u32) -> io::Result<bool> {
+    pub(crate) fn prepare_to_park(&self, state: &mut State, reactor: u32) -> io::Result<bool> {
         let slot = self.slot();
         if slot.closed.load(Relaxed) {
             return Ok(false);
@@ -372,7 +372,7 @@ impl Source {
 }
 
 #[cold]
-fn no_reactor() -> io::Error {
+pub(crate) fn no_reactor() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
         "this runtime has no reactor to wait in; build it with strands_reactor::driver_factory",

@@ -83,6 +83,7 @@ use crate::time::{self, Deadline};
 /// | `changed(receiver)` | [`watch`](crate::sync::watch) | as `receiver.changed()` |
 /// | `notified(notify)` | [`Notify`](crate::sync::Notify) | `()` |
 /// | `acquire(semaphore)`, `acquire(semaphore, n)` | [`Semaphore`](crate::sync::Semaphore) | as `semaphore.acquire()` |
+/// | `readable(socket)`, `writable(socket)` | a `TcpStream`, or a `TcpListener` with a connection to accept; fibers only | `io::Result<()>`: nothing has been read or written |
 /// | `after(duration)`, `at(point_in_time)` | | `()` |
 ///
 /// What is written in place of `receiver` and so on is borrowed, mutably if the operation needs that, and
@@ -219,13 +220,15 @@ macro_rules! __select {
     (@operation acquire($semaphore:expr, $permits:expr $(,)?)) => {
         $semaphore.select_acquire_many($permits)
     };
+    (@operation readable($socket:expr $(,)?)) => { $socket.select_readable() };
+    (@operation writable($socket:expr $(,)?)) => { $socket.select_writable() };
     (@operation after($time:expr $(,)?)) => { $crate::select::after($time) };
     (@operation at($time:expr $(,)?)) => { $crate::select::at($time) };
     (@operation $other:ident($($of:tt)*)) => {
         compile_error!(concat!(
             "`", stringify!($other), "(", stringify!($($of)*), ")` is no operation of `select!`, which are: recv(receiver), \
              send(sender, message), join(handle), changed(receiver), notified(notify), acquire(semaphore), \
-             acquire(semaphore, permits), after(duration), at(point_in_time)"
+             acquire(semaphore, permits), readable(socket), writable(socket), after(duration), at(point_in_time)"
         ))
     };
 

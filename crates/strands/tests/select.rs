@@ -257,3 +257,63 @@ fn any_number_of_operations() {
 fn a_select_of_nothing_is_refused() {
     Select::new().select();
 }
+
+/// One waits by a select, others in the operations: each gets one connection or one byte, and the turn goes on.
+#[test]
+fn sockets_are_shared_with_those_who_read_and_accept() {
+    use std::io::{ErrorKind, Read, Write};
+    use strands::net::{TcpListener, TcpStream};
+    let by_select = |listener: &TcpListener, never: &Receiver<()>| loop {
+        strands::select! {
+            ready = readable(listener) => ready?,
+            _ = recv(never) => unreachable!("nothing was sent"),
+        }
+        listener.set_nonblocking(true)?;
+        let accepted = listener.accept(); // Another may have been faster.
+        listener.set_nonblocking(false)?;
+        match accepted {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            accepted => return accepted.map(|(stream, _)| stream),
+        }
+    };
+    for workers in [1, 2] {
+        let runtime = Runtime::builder().workers(workers).build().unwrap();
+        for _ in 0..20 {
+            runtime.run(|| {
+                let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+                let (_sender, never) = channel::unbounded();
+                let acceptors: Vec<_> = (0..4)
+                    .map(|_| {
+                        let (listener, never) = (listener.clone(), never.clone());
+                        strands::spawn(move || by_select(&listener, &never))
+                    })
+                    .collect();
+                let address = listener.local_addr().unwrap();
+                let mut clients = [(); 4].map(|()| TcpStream::connect(address).unwrap());
+                let mut servers: Vec<_> = acceptors
+                    .into_iter()
+                    .map(|acceptor| acceptor.join().unwrap().unwrap())
+                    .collect();
+                clients.iter_mut().for_each(|client| client.write_all(b"1").unwrap());
+                for server in &mut servers {
+                    select! { ready = readable(server) => ready.unwrap() }
+                    assert_eq!(server.read(&mut [0; 8]).unwrap(), 1);
+                }
+                let server = Arc::new(servers.pop().unwrap());
+                let its = server.clone();
+                let waits = strands::spawn(move || {
+                    select! {
+                        ready = readable(its) => ready.unwrap_err().kind(),
+                        _ = after(LONG) => unreachable!(),
+                    }
+                });
+                server.close();
+                assert_eq!(waits.join().unwrap(), ErrorKind::NotConnected);
+            });
+        }
+    }
+    // A plain thread is told that it cannot wait for a socket here.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let kind = select! { ready = readable(listener) => ready.unwrap_err().kind() };
+    assert_eq!(kind, ErrorKind::Unsupported);
+}

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, sockopt};
-use strands_reactor::{Direction, First, Request, Source};
+use strands_reactor::{Direction, First, ReadyOperation, Request, Source};
 use strands_sched::Op;
 
 use super::addr::{self, ToSocketAddrs};
@@ -125,6 +125,27 @@ impl TcpListener {
     /// ```
     pub fn try_clone(&self) -> io::Result<TcpListener> {
         Ok(TcpListener { socket: self.socket.try_clone()? })
+    }
+
+    /// To wait until there is a connection to accept, as one of several operations that [`select!`](crate::select!)
+    /// or a [`Select`](crate::select::Select) chooses from. Nothing is accepted; somebody else may be faster.
+    ///
+    /// For fibers: a plain thread that would have to wait gets an error of kind `Unsupported`.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (stream, _) = strands::select! {
+    ///     ready = readable(listener) => ready.and_then(|()| listener.accept())?,
+    ///     _ = after(std::time::Duration::from_secs(60)) => panic!("nobody connects"),
+    /// };
+    /// assert_eq!(stream.peer_addr()?, client.local_addr()?);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn select_readable(&self) -> ReadyOperation<'_> {
+        self.socket.source.select_ready(Direction::Read)
     }
 
     /// Closes this handle now, though it is shared: whoever waits in [`accept`](Self::accept) on

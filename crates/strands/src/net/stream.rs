@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, sockopt};
-use strands_reactor::{Direction, First, Limit, Request, Source};
+use strands_reactor::{Direction, First, Limit, ReadyOperation, Request, Source};
 use strands_sched::Op;
 
 use super::addr::{self, ToSocketAddrs};
@@ -191,6 +191,52 @@ impl TcpStream {
             Shutdown::Both => rustix::net::Shutdown::Both,
         };
         Ok(rustix::net::shutdown(self.socket.fd()?, how)?)
+    }
+
+    /// To wait until there is something to read, or the end, as one of several operations that
+    /// [`select!`](crate::select!) or a [`Select`](crate::select::Select) chooses from. Nothing is read; somebody else may be faster.
+    ///
+    /// For fibers: a plain thread that would have to wait gets an error of kind `Unsupported`.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let waits = strands::spawn(|| {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let mut client = TcpStream::connect(listener.local_addr()?)?;
+    ///     let (server, _) = listener.accept()?;
+    ///     let look = || {
+    ///         strands::select! {
+    ///             ready = readable(server) => ready.is_ok(),
+    ///             _ = after(Duration::from_millis(1)) => false,
+    ///         }
+    ///     };
+    ///     assert!(!look());
+    ///     client.write_all(b"hello")?;
+    ///     while !look() {} // It is on its way.
+    ///     std::io::Result::Ok(())
+    /// });
+    /// waits.join().unwrap()?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn select_readable(&self) -> ReadyOperation<'_> {
+        self.socket.source.select_ready(Direction::Read)
+    }
+
+    /// As [`select_readable`](Self::select_readable), until something can be written.
+    ///
+    /// ```
+    /// use strands::net::{TcpListener, TcpStream};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let client = TcpStream::connect(listener.local_addr()?)?;
+    /// strands::select! { ready = writable(client) => ready? }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn select_writable(&self) -> ReadyOperation<'_> {
+        self.socket.source.select_ready(Direction::Write)
     }
 
     /// Closes this handle now, though it is shared: whoever waits in an operation on it, and
