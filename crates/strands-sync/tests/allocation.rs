@@ -5,10 +5,10 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Local, everywhere, on_one_worker};
-use strands_sched::yield_now;
+use strands_sched::{Operation, Order, Timer, select, yield_now};
 use strands_sync::{
     Barrier, Condvar, Mutex, Notify, Once, RwLock, Semaphore, WaitGroup, broadcast, channel, mpsc,
     oneshot, watch,
@@ -62,6 +62,12 @@ fn a_waiter_that_gives_up() {
         assert_eq!(allocations(|| assert!(semaphore.acquire_many_timeout(2, SOON).is_err())), 0);
         let notify = Notify::new();
         assert_eq!(allocations(|| assert!(!notify.notified_timeout(SOON))), 0);
+        let (_sender, receiver) = channel::rendezvous::<u8>();
+        let (recv, acquire) = (receiver.select_recv(), semaphore.select_acquire_many(2));
+        let operations: [&dyn Operation; 3] = [&recv, &acquire, &Timer::at(None)];
+        let wait =
+            || assert_eq!(select(&operations, Order::Fair, Some(Instant::now() + SOON)), None);
+        assert_eq!(allocations(wait), 0);
         let (mut group, _other) = {
             let group = WaitGroup::new();
             (Some(group.clone()), group)

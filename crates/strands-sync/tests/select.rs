@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{Kind, Local, PAIRS, at, everywhere, on_one_worker, runtime, start, stress};
+use common::{
+    Kind, Local, PAIRS, at, everywhere, let_others_run, on_one_worker, runtime, start, stress,
+};
 use strands_sched::{
     Cancelled, Operation, Order, SpawnOptions, Timer, select, spawn_local, spawn_on, try_select,
 };
@@ -308,7 +311,7 @@ fn a_choice_by_lot_is_fair() {
 fn a_select_keeps_its_place_in_line() {
     on_one_worker(|| {
         let (sender, receiver) = rendezvous();
-        let receiver = std::rc::Rc::new(receiver);
+        let receiver = Rc::new(receiver);
         let waits = |by_select: bool| {
             let receiver = receiver.clone();
             Local::until_it_waits(move |about_to_wait| {
@@ -329,25 +332,32 @@ fn a_select_keeps_its_place_in_line() {
 
 #[test]
 fn a_cancelled_select_leaves_nothing_behind() {
-    let runtime = runtime(1);
-    let (sender, receiver) = rendezvous::<u32>();
-    let semaphore = Arc::new(Semaphore::new(0));
-    let (theirs, permits) = (receiver.clone(), semaphore.clone());
-    let reply = sender.clone();
-    let fiber = spawn_on(runtime.shared(), at(0), move || {
-        let (recv, send) = (theirs.select_recv(), reply.select_send(1));
-        let acquire = permits.select_acquire();
-        select(&[&recv, &send, &acquire], Order::Fair, None);
+    on_one_worker(|| {
+        let (sender, receiver) = rendezvous::<u32>();
+        let semaphore = Rc::new(Semaphore::new(0));
+        let fiber = {
+            let (sender, receiver) = (sender.clone(), receiver.clone());
+            let semaphore = semaphore.clone();
+            let waits = move || {
+                let (recv, send) = (receiver.select_recv(), sender.select_send(1));
+                let acquire = semaphore.select_acquire();
+                select(&[&recv, &send, &acquire], Order::Fair, None)
+            };
+            spawn_local(SpawnOptions::default(), waits).unwrap()
+        };
+        let_others_run(); // It waits now, as nobody else does anything.
+        fiber.task().cancel();
+        // Here it is cancelled and still in all lines: who comes by must not count on it, nor lose anything.
+        semaphore.add_permits(1);
+        let chosen = fiber.join();
+        match chosen {
+            Err(payload) => assert!(payload.is::<Cancelled>()),
+            Ok(index) => assert_eq!(index, Some(2), "it had the permit first"),
+        }
+        assert!(sender.try_send(2).is_err(), "nobody receives");
+        assert!(receiver.try_recv().is_err(), "nobody sends");
+        assert_eq!(semaphore.available_permits(), 1);
     });
-    let fiber = fiber.unwrap();
-    // Whatever it is doing: that it has been cancelled is seen by its end.
-    fiber.task().cancel();
-    assert!(fiber.join().unwrap_err().is::<Cancelled>());
-    assert!(sender.try_send(2).is_err(), "nobody receives");
-    assert!(receiver.try_recv().is_err(), "nobody sends");
-    semaphore.add_permits(1);
-    assert_eq!(semaphore.available_permits(), 1);
-    runtime.shutdown(None).unwrap();
 }
 
 #[test]
