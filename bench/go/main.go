@@ -55,6 +55,7 @@ func main() {
 		"channel":    channel,
 		"mpmc":       channel,
 		"oneshot":    oneshot,
+		"select":     selecting,
 	}
 	program := programs[p.name]
 	if program == nil {
@@ -310,6 +311,33 @@ func channel(p plan) {
 		}
 		for {
 			<-messages
+			done.add(1)
+		}
+	})
+}
+
+func selecting(p plan) {
+	var channels [8]chan uint64
+	for i := range channels {
+		channels[i] = make(chan uint64, 100)
+	}
+	contest(p, p.count, func(party int, done *count) {
+		if party < len(channels) {
+			for number := uint64(0); ; number++ {
+				channels[party] <- number
+			}
+		}
+		for {
+			select {
+			case <-channels[0]:
+			case <-channels[1]:
+			case <-channels[2]:
+			case <-channels[3]:
+			case <-channels[4]:
+			case <-channels[5]:
+			case <-channels[6]:
+			case <-channels[7]:
+			}
 			done.add(1)
 		}
 	})

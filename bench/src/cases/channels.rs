@@ -1,4 +1,4 @@
-//! Channels: how fast messages go through, and the price of one answer.
+//! Channels: how fast messages go through, the price of one answer, and of a select over several.
 //!
 //! The channels have room for 100, as long as a peer has such ones (may has not). An operation is a
 //! message received.
@@ -26,6 +26,14 @@ const MPMC_PEERS: &[(Peer, Program)] = &[
     (Peer::Crossbeam, channel_crossbeam),
 ];
 
+const SELECT_PEERS: &[(Peer, Program)] = &[
+    #[cfg(feature = "strands")]
+    (Peer::Strands, select_strands),
+    (Peer::Tokio, select_tokio),
+    (Peer::Go, |plan| super::go("select", plan)),
+    (Peer::Crossbeam, select_crossbeam),
+];
+
 pub const CASES: &[Case] = &[
     channel("channel/1-1/1", "channel, 1 sender, 1 worker", WALL, Plan::new(1, 2), PEERS),
     channel("channel/1-1/2", "channel, 1 sender, 2 workers", WALL_AND_CPU, Plan::new(2, 2), PEERS),
@@ -37,6 +45,8 @@ pub const CASES: &[Case] = &[
         Plan::new(2, 8),
         MPMC_PEERS,
     ),
+    channel("select/8/1", "select over 8 channels, 1 worker", WALL, Plan::new(1, 9), SELECT_PEERS),
+    channel("select/8/2", "select over 8 channels", WALL_AND_CPU, Plan::new(2, 9), SELECT_PEERS),
     Case {
         name: "oneshot",
         title: "request and oneshot answer, 2 workers",
@@ -271,6 +281,102 @@ fn oneshot_threads(plan: &Plan) -> Figures {
             let (request, answer) = sync_channel(1);
             requests.send(request).expect("the server lives for ever");
             answer.recv().expect("an answer");
+            tick.add(1);
+        }
+    })
+}
+
+// ---- select ----
+//
+// Eight senders with a channel each, and one that receives whatever comes first.
+
+#[cfg(feature = "strands")]
+fn select_strands(plan: &Plan) -> Figures {
+    use strands::sync::channel::bounded;
+    let channels = std::sync::Arc::new([(); 8].map(|()| bounded::<u64>(ROOM)));
+    contest::strands(plan, plan.count, move |mut tick| {
+        if let Some((sender, _)) = channels.get(tick.party()) {
+            for number in 0.. {
+                sender.send(number).expect("the receiver lives for ever");
+            }
+        }
+        let [a, b, c, d, e, f, g, h] = channels.each_ref().map(|(_, receiver)| receiver);
+        loop {
+            let message = strands::select! {
+                message = recv(a) => message,
+                message = recv(b) => message,
+                message = recv(c) => message,
+                message = recv(d) => message,
+                message = recv(e) => message,
+                message = recv(f) => message,
+                message = recv(g) => message,
+                message = recv(h) => message,
+            };
+            message.expect("the senders live for ever");
+            tick.add(1);
+        }
+    })
+}
+
+fn select_tokio(plan: &Plan) -> Figures {
+    use tokio::sync::mpsc::{Receiver, channel};
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..8).map(|_| channel::<u64>(ROOM)).unzip();
+    let receivers = std::sync::Mutex::new(receivers);
+    contest::tokio(plan, plan.count, move |mut tick| {
+        let sender = senders.get(tick.party()).cloned();
+        let receivers: Vec<Receiver<u64>> = match &sender {
+            Some(_) => Vec::new(),
+            None => std::mem::take(&mut receivers.lock().expect("nobody panics")),
+        };
+        async move {
+            if let Some(sender) = sender {
+                for number in 0u64.. {
+                    sender.send(number).await.expect("the receiver lives for ever");
+                }
+            }
+            let receivers: Result<[Receiver<u64>; 8], _> = receivers.try_into();
+            let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] =
+                receivers.expect("one receives");
+            loop {
+                let message = tokio::select! {
+                    message = a.recv() => message,
+                    message = b.recv() => message,
+                    message = c.recv() => message,
+                    message = d.recv() => message,
+                    message = e.recv() => message,
+                    message = f.recv() => message,
+                    message = g.recv() => message,
+                    message = h.recv() => message,
+                };
+                message.expect("the senders live for ever");
+                tick.add(1);
+            }
+        }
+    })
+}
+
+fn select_crossbeam(plan: &Plan) -> Figures {
+    use crossbeam_channel::{bounded, select};
+    let channels = std::sync::Arc::new([(); 8].map(|()| bounded::<u64>(ROOM)));
+    contest::threads(plan, plan.count, move |mut tick| {
+        if let Some((sender, _)) = channels.get(tick.party()) {
+            for number in 0.. {
+                sender.send(number).expect("the receiver lives for ever");
+            }
+        }
+        let [a, b, c, d, e, f, g, h] = channels.each_ref().map(|(_, receiver)| receiver);
+        loop {
+            let message = select! {
+                recv(a) -> message => message,
+                recv(b) -> message => message,
+                recv(c) -> message => message,
+                recv(d) -> message => message,
+                recv(e) -> message => message,
+                recv(f) -> message => message,
+                recv(g) -> message => message,
+                recv(h) -> message => message,
+            };
+            message.expect("the senders live for ever");
             tick.add(1);
         }
     })
