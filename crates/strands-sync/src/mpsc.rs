@@ -1,6 +1,6 @@
 //! Channels: many senders, one receiver. As `std::sync::mpsc`, for fibers and plain threads alike.
 //!
-//! These are the channels of [`channel`](crate::channel), under std's names: what is promised, how it is done and
+//! These are the channels of [`channel`](mod@crate::channel), under std's names: what is promised, how it is done and
 //! what was turned down stands there. (Fibers of one worker may share a receiver, so there may be a line of them here too.)
 //!
 //! As there is one receiver it may have messages of its own: of an unbounded channel it takes all that are
@@ -67,7 +67,7 @@ pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     (SyncSender(sender), Receiver::new(receiver))
 }
 
-/// Sends on a [`channel`]. Clones send on the same one.
+/// Sends on a [`channel()`]. Clones send on the same one.
 ///
 /// # Examples
 ///
@@ -94,7 +94,7 @@ pub struct Sender<T>(channel::Sender<T>);
 /// ```
 pub struct SyncSender<T>(channel::Sender<T>);
 
-/// Receives from a [`channel`] or [`sync_channel`]. There is one.
+/// Receives from a [`channel()`] or [`sync_channel`]. There is one.
 ///
 /// # Examples
 ///
