@@ -172,8 +172,9 @@ pub fn uncancellable<T>(f: impl FnOnce() -> T) -> T {
 /// This one is about the running fiber. If somebody on the thread unwinds, it walks the fiber's
 /// stack, which takes some microseconds.
 ///
-/// Two limits: while another fiber of the worker is suspended in its unwinding, one that runs in a
-/// callback from C is taken to unwind; and on Windows with the MSVC tools this is std's answer.
+/// Limits: while another fiber of the worker is suspended in its unwinding, one that runs in a
+/// callback from C is taken to unwind; inside a `catch_unwind` in a destructor the unwinding around it
+/// may not be seen; and on Windows with the MSVC tools this is std's answer.
 ///
 /// ```
 /// use std::cell::Cell;

@@ -4,18 +4,50 @@
 //! The table has a row for each call that may unwind: where it is, where the unwinding lands (0: it
 //! passes), and which *action* is chained to that: none or 0, a cleanup; above 0, a catch; below
 //! 0, a filter, which with Rust lets nothing pass: it stands on the calls of a cleanup, and in
-//! functions that must not be left by a panic. A call without a row must not unwind either.
+//! functions that must not be left by a panic. A call without a row must not unwind either; nor will
+//! it, if what it calls catches everything.
 
-/// Whether an unwinding that comes from the call at `ip` would abort the process: nothing may leave
-/// there. `false` also where the table is of a kind that no compiler of Rust or C++ makes.
+/// What becomes of an unwinding that comes from a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Landing {
+    /// It goes on, perhaps after a cleanup.
+    Passes,
+    Catch,
+    /// The process aborts.
+    Filter,
+    /// The process aborts; but the compiler has seen that none comes.
+    None,
+}
+
+/// What has been met between here and the entry of a stack.
+#[derive(Default)]
+pub(super) struct Seen {
+    catch: bool,
+    pub(super) cleanup: bool,
+}
+
+impl Seen {
+    /// The next frame, on the way outwards.
+    pub(super) fn meet(&mut self, landing: Landing) {
+        match landing {
+            Landing::Passes => {}
+            Landing::Catch => self.catch = true,
+            Landing::Filter => self.cleanup = true,
+            Landing::None => self.cleanup |= !self.catch,
+        }
+    }
+}
+
+/// Where an unwinding lands that comes from the call at `ip`. It passes also where the table is of a
+/// kind that no compiler of Rust or C++ makes.
 ///
 /// # Safety
 ///
 /// `table` is null, or the language-specific data of the function that starts at `function` and has
 /// `ip` in it.
-pub(super) unsafe fn forbids_unwinding(table: *const u8, function: usize, ip: usize) -> bool {
+pub(super) unsafe fn landing(table: *const u8, function: usize, ip: usize) -> Landing {
     if table.is_null() {
-        return false;
+        return Landing::Passes;
     }
     let mut reader = Reader(table);
     // SAFETY: the caller's promise: this is how such a table begins and goes on, and each value is read
@@ -36,19 +68,25 @@ pub(super) unsafe fn forbids_unwinding(table: *const u8, function: usize, ip: us
             let action = reader.uleb128();
             let (Some(start), Some(length), Some(landing_pad)) = (start, length, landing_pad)
             else {
-                return false;
+                return Landing::Passes;
             };
             let start = function.wrapping_add(start);
             if ip < start {
                 break;
             }
             if ip - start < length {
-                let is_cleanup = landing_pad == 0 || action == 0;
-                return !is_cleanup && Reader(actions.wrapping_add(action - 1)).sleb128() < 0;
+                if landing_pad == 0 || action == 0 {
+                    return Landing::Passes;
+                }
+                return match Reader(actions.wrapping_add(action - 1)).sleb128() {
+                    ..0 => Landing::Filter,
+                    0 => Landing::Passes,
+                    1.. => Landing::Catch,
+                };
             }
         }
     }
-    true
+    Landing::None
 }
 
 /// 0xff stands for a value that is left out.
@@ -174,13 +212,27 @@ mod tests {
         // A catch of type 1 with nothing after it; a filter.
         table.extend([1, 0, 0x7f, 0]);
         // SAFETY: this is such a table.
-        let forbids = |ip| unsafe { forbids_unwinding(table.as_ptr(), 1000, ip) };
-        for (ip, expected) in
-            [(1000, false), (1009, false), (1010, false), (1025, false), (1030, true), (1040, true)]
-        {
-            assert_eq!(forbids(ip), expected, "at {ip}");
+        let landing_at = |ip| unsafe { landing(table.as_ptr(), 1000, ip) };
+        use Landing::{Catch, Filter, None, Passes};
+        let expected =
+            [(0, Passes), (9, Passes), (10, Passes), (25, Catch), (30, Filter), (40, None)];
+        for (place, expected) in expected {
+            assert_eq!(landing_at(1000 + place), expected, "at {place}");
         }
         // SAFETY: there is none.
-        assert!(!unsafe { forbids_unwinding(std::ptr::null(), 0, 0) });
+        assert_eq!(unsafe { landing(std::ptr::null(), 0, 0) }, Passes);
+    }
+
+    #[test]
+    fn a_call_that_cannot_unwind_forbids_nothing_beyond_a_catch() {
+        use Landing::{Catch, Filter, None, Passes};
+        let cleanup = |frames: &[Landing]| {
+            let mut seen = Seen::default();
+            frames.iter().for_each(|frame| seen.meet(*frame));
+            seen.cleanup
+        };
+        assert!(!cleanup(&[Passes, Catch, None, Passes]));
+        assert!(cleanup(&[Passes, None, Catch]), "the catch does not come to it");
+        assert!(cleanup(&[Catch, Filter]), "it is in the midst of a cleanup all the same");
     }
 }

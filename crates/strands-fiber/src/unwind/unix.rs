@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use super::lsda;
+use super::lsda::{self, Seen};
 
 /// `struct _Unwind_Context`.
 #[repr(C)]
@@ -29,15 +29,15 @@ unsafe extern "C-unwind" {
 struct Walk {
     entry: usize,
     entry_met: bool,
-    cleanup_met: bool,
+    seen: Seen,
 }
 
 /// None if the stack did not begin with `entry`.
 pub(super) fn is_cleaning_up(entry: usize) -> Option<bool> {
-    let mut walk = Walk { entry, entry_met: false, cleanup_met: false };
+    let mut walk = Walk { entry, entry_met: false, seen: Seen::default() };
     // SAFETY: `look` gets the address of `walk`, which outlives the call.
     unsafe { _Unwind_Backtrace(look, (&raw mut walk).cast()) };
-    walk.entry_met.then_some(walk.cleanup_met)
+    walk.entry_met.then_some(walk.seen.cleanup)
 }
 
 extern "C" fn look(frame: *mut Frame, walk: *mut c_void) -> c_int {
@@ -60,6 +60,6 @@ extern "C" fn look(frame: *mut Frame, walk: *mut c_void) -> c_int {
     let ip = if before_call == 0 { ip.wrapping_sub(1) } else { ip };
     // SAFETY: the unwinder says that these belong together. Its own personality routines read the same
     // table, those of all languages whose frames can lie on a stack with Rust's.
-    walk.cleanup_met |= unsafe { lsda::forbids_unwinding(table, function, ip) };
+    walk.seen.meet(unsafe { lsda::landing(table, function, ip) });
     CONTINUE
 }

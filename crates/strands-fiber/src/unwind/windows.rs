@@ -9,7 +9,7 @@ use windows_sys::Win32::System::Diagnostics::Debug::{
     RtlVirtualUnwind, UNW_FLAG_EHANDLER, UNW_FLAG_UHANDLER,
 };
 
-use super::lsda;
+use super::lsda::{self, Seen};
 
 /// None if the stack did not begin with `entry`, or it cannot be told.
 pub(super) fn is_cleaning_up(entry: usize) -> Option<bool> {
@@ -26,7 +26,7 @@ fn walk(entry: usize) -> Option<bool> {
     let Aligned(context) = &mut unsafe { mem::zeroed::<Aligned>() };
     // SAFETY: it is aligned.
     unsafe { RtlCaptureContext(context) };
-    let mut cleanup_met = false;
+    let mut seen = Seen::default();
     // The first frame is this one, which has nothing to clean up.
     loop {
         let pc = context.Rip;
@@ -37,7 +37,7 @@ fn walk(entry: usize) -> Option<bool> {
         // SAFETY: it is the row of the table that was found.
         let start = (image + u64::from(unsafe { (*function).BeginAddress })) as usize;
         if start == entry {
-            return Some(cleanup_met);
+            return Some(seen.cleanup);
         }
         let (mut table, mut frame) = (ptr::null_mut(), 0);
         // SAFETY: the context is that of a frame of this stack, in this function.
@@ -57,7 +57,7 @@ fn walk(entry: usize) -> Option<bool> {
         if handler.is_some() && image == own_image {
             // SAFETY: the data of a handler in an image made by the GNU tools. The call lies before
             // where it returns to.
-            cleanup_met |= unsafe { lsda::forbids_unwinding(table.cast(), start, pc as usize - 1) };
+            seen.meet(unsafe { lsda::landing(table.cast(), start, pc as usize - 1) });
         }
     }
 }
