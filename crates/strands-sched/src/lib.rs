@@ -10,6 +10,7 @@ mod cancel;
 mod current;
 mod driver;
 mod fork;
+mod frame;
 mod fresh;
 mod idle;
 mod inbox;
@@ -25,6 +26,7 @@ mod scope;
 mod spawn;
 mod task;
 mod timer;
+mod token;
 mod unblock;
 mod wait_queue;
 mod worker;
@@ -32,7 +34,11 @@ mod worker;
 #[cfg(all(test, loom))]
 mod models;
 
-pub use cancel::{Cancelled, cancelling, panicking, uncancellable, unwind as cancel_unwind};
+pub use cancel::{
+    Cancelled, Elapsed, as_error, cancelling, charge_fallible, check, check_fallible,
+    error_or_unwind, fallible, is_asked, panicking, timeout_at, uncancellable,
+    unwind as cancel_unwind,
+};
 pub use current::{Alarm, with as with_current_task};
 pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver};
 pub use fork::{assert_may_wait, forked_error, in_forked_child, watch_forks};
@@ -49,5 +55,6 @@ pub use scope::{ScopeFace, Spawner, scope};
 pub use spawn::{LocalJoin, spawn, spawn_local, spawn_on};
 pub use strands_fiber::stack::GuardKind;
 pub use task::{Header, Join, TaskRef};
+pub use token::{CancelReason, CancelToken, OnCancel};
 pub use unblock::unblock;
 pub use wait_queue::{Locked, Place, WaitQueue};
