@@ -421,10 +421,10 @@ pub fn park_token(deadline: Option<Instant>) {
         return;
     }
     let outcome = wait_until(&PARK, me.id() as usize, deadline, || me.token.load(Acquire) == 1);
-    take();
     if outcome == Outcome::Cancelled {
-        cancel::unwind();
+        cancel::unwind(); // A token that has come meanwhile stays.
     }
+    take();
 }
 
 /// `std::thread::Thread::unpark`: makes the party's token available.

@@ -334,7 +334,7 @@ fn a_loop_that_need_not_wait_is_ended() {
                 drop(semaphore.acquire().unwrap());
             }
         };
-        assert_eq!(timeout(SHORT, endless).map(|()| ()), Err(Elapsed));
+        assert_eq!(timeout(SHORT, endless), Err(Elapsed));
         assert_eq!(semaphore.available_permits(), 1);
         let token = CancelToken::new();
         let its = token.clone();
@@ -344,7 +344,7 @@ fn a_loop_that_need_not_wait_is_ended() {
                 check_cancelled();
             }
         };
-        assert!(token.run(endless).map(|()| ()).is_err());
+        assert!(token.run(endless).is_err());
         canceller.join().unwrap();
     });
 }
@@ -497,7 +497,7 @@ fn a_limit_that_passes_while_another_fiber_unwinds_is_kept() {
     runtime(1).run(|| {
         let (sender, receiver) = mpsc::channel::<()>();
         let other = strands::spawn(move || {
-            let _waits = Defer(move || drop(receiver.recv()));
+            let _waits = Defer(move || assert!(receiver.recv().is_err()));
             resume_unwind(Box::new("unwinds for long"));
         });
         yield_now();
@@ -614,7 +614,7 @@ fn io_fails_where_cancels_are_errors() {
                 sleep(SHORT);
                 yield_now();
                 check_cancelled();
-                assert_eq!(strands::spawn(yield_now).join().is_ok(), true);
+                assert!(strands::spawn(yield_now).join().is_ok());
                 // Inside of a shield this, too.
                 stream.set_read_timeout(Some(SHORT)).unwrap();
                 let error = uncancellable(|| stream.read(&mut [0]).unwrap_err());
@@ -696,7 +696,7 @@ fn a_token_ends_all_who_run_below_it() {
                 assert_eq!(fiber.join().unwrap().unwrap_err().to_string(), "closed");
             }
         });
-        assert!(token.run(|| unreachable!("it was cancelled before")).map(|()| ()).is_err());
+        assert!(token.run(|| unreachable!("it was cancelled before")).is_err());
         assert_eq!(token.wait().to_string(), "closed");
         assert_eq!(token.wait_deadline(None).unwrap().to_string(), "closed");
     });
@@ -733,7 +733,7 @@ fn tokens_are_a_tree() {
             });
             unreachable!("both were asked, and the outer one is obeyed");
         });
-        assert_eq!(result.map(|()| ()).unwrap_err().to_string(), "outer");
+        assert_eq!(result.unwrap_err().to_string(), "outer");
     });
 }
 
