@@ -302,20 +302,13 @@ fn shielded<T>(shield: Shields, f: impl FnOnce() -> T) -> T {
     struct Shield(Shields);
     impl Drop for Shield {
         fn drop(&mut self) {
-            current::with(|me| {
-                let Shields { all, as_error } = me.shields.get();
-                // A bare coroutine may have left it with another's frame.
-                me.shields.set(Shields {
-                    all: all.saturating_sub(self.0.all),
-                    as_error: as_error.saturating_sub(self.0.as_error),
-                });
+            current::with(|me| match me.shields.get().minus(self.0) {
+                Some(left) => me.shields.set(left),
+                None => me.frames.unshield(self.0),
             });
         }
     }
-    current::with(|me| {
-        let Shields { all, as_error } = me.shields.get();
-        me.shields.set(Shields { all: all + shield.all, as_error: as_error + shield.as_error });
-    });
+    current::with(|me| me.shields.set(me.shields.get().plus(shield)));
     let _shield = Shield(shield);
     f()
 }

@@ -82,6 +82,17 @@ pub(crate) struct Shields {
     pub(crate) as_error: u32,
 }
 
+impl Shields {
+    pub(crate) fn plus(self, other: Shields) -> Shields {
+        Shields { all: self.all + other.all, as_error: self.as_error + other.as_error }
+    }
+
+    pub(crate) fn minus(self, other: Shields) -> Option<Shields> {
+        let all = self.all.checked_sub(other.all)?;
+        Some(Shields { all, as_error: self.as_error.checked_sub(other.as_error)? })
+    }
+}
+
 impl Frames {
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
@@ -120,13 +131,28 @@ impl Frames {
         let gone = place.take().map(|mut gone| {
             *place = gone.outer.take();
             let inner = inner.unwrap_or(&mut shields);
-            inner.all += gone.shields.all;
-            inner.as_error += gone.shields.as_error;
+            *inner = inner.plus(gone.shields);
             gone
         });
         me.shields.set(shields);
         self.set(list);
         gone
+    }
+
+    /// Takes back a shield that is not inside of the innermost frame, as it was a coroutine that
+    /// entered it.
+    #[cold]
+    pub(crate) fn unshield(&self, shield: Shields) {
+        let mut list = self.list.take();
+        let mut frame = list.as_deref_mut();
+        while let Some(this) = frame {
+            if let Some(left) = this.shields.minus(shield) {
+                this.shields = left;
+                break;
+            }
+            frame = this.outer.as_deref_mut();
+        }
+        self.list.set(list);
     }
 }
 

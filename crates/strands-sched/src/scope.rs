@@ -15,6 +15,7 @@ use crate::atomic::{AcqRel, Acquire, AtomicBool, AtomicUsize, Mutex, Relaxed, lo
 use crate::cancel::{self, Cancelled};
 use crate::current;
 use crate::frame;
+use crate::no_unwind::AbortOnUnwind;
 use crate::park::{self, Op, Outcome};
 use crate::runtime::{Shared, SpawnOptions};
 use crate::spawn;
@@ -376,7 +377,9 @@ impl ScopeData {
         let wait = || park::wait_until(&SCOPE, object, None, || self.children.load(Acquire) == 0);
         let mut outcome = wait();
         if outcome == Outcome::Cancelled {
+            let awaited = AbortOnUnwind("a panic would leave a frame that children borrow from");
             self.cancel();
+            awaited.disarm();
             outcome = cancel::uncancellable(wait);
         }
         assert_eq!(outcome, Outcome::Woken, "a scope was left before its children ended");

@@ -17,6 +17,7 @@ use strands::net::{TcpListener, TcpStream};
 use strands::sync::{Condvar, Mutex, Semaphore, mpsc};
 use strands::thread::{self, Builder, JoinHandle, Placement, sleep, yield_now};
 use strands::time::{Deadline, Duration, Elapsed, Instant, deadline, timeout};
+use strands_fiber::{Coroutine, CoroutineResult};
 use thread_common::{from_everywhere, runtime, text};
 
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
@@ -532,6 +533,50 @@ fn a_guard_is_released_and_its_lock_not_poisoned() {
         });
         assert_eq!(result, Err(Elapsed));
         assert_eq!(*mutex.try_lock().unwrap(), 1);
+    });
+}
+
+/// Frames and shields are entered in one order, and left in another.
+#[test]
+fn limits_in_coroutines_may_interleave() {
+    from_everywhere(|| {
+        let works = || {
+            let inner = timeout(FOR_EVER, || (uncancellable(yield_now), timeout(SHORT, for_ever)));
+            assert_eq!(inner, Ok(((), Err(Elapsed))));
+            assert_eq!(timeout(Duration::ZERO, yield_now), Err(Elapsed));
+        };
+        let mut limited = Coroutine::new(move |suspender, ()| {
+            let result = timeout(FOR_EVER, || {
+                suspender.suspend(());
+                works();
+            });
+            assert_eq!(result, Ok(()));
+            works();
+        });
+        limited.resume(());
+        let ended = timeout(FOR_EVER, || matches!(limited.resume(()), CoroutineResult::Return(())));
+        assert_eq!(ended, Ok(true));
+        works();
+
+        let shielded = || {
+            Coroutine::new(move |suspender, ()| {
+                uncancellable(|| cancel_as_error(|| suspender.suspend(())));
+            })
+        };
+        let (mut first, mut second) = (shielded(), shielded());
+        timeout(FOR_EVER, || first.resume(())).unwrap();
+        second.resume(());
+        first.resume(());
+        timeout(FOR_EVER, || second.resume(())).unwrap();
+        works();
+
+        let mut dropped = Coroutine::new(|suspender, ()| {
+            let _ = timeout(FOR_EVER, || suspender.suspend(()));
+        });
+        dropped.resume(());
+        drop(dropped);
+        works();
+        assert!(!is_cancelled());
     });
 }
 
