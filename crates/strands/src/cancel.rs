@@ -80,7 +80,7 @@
 //! - In destructors that run because the fiber unwinds, nothing is cancelled: they may lock, send and
 //!   join. One that waits for ever holds up who waits for the fiber, so it should use operations with time
 //!   limits of their own, such as `recv_timeout`. A [`timeout`](crate::time::timeout) does not end waits there.
-//! - Below a callback from C that cannot be unwound, a wait has to be shielded: see
+//! - Below a callback from C, which no unwinding may pass, a fiber is not cancelled either: see
 //!   [Soundness](crate::soundness).
 //!
 //! # What is left behind

@@ -197,11 +197,9 @@ fn contend(
 fn round(runtime: &Runtime, make: Make, ends: Ends, who: Who, random: &mut Random) -> bool {
     let case = make();
     let its = case.clone();
-    let mut patient = case.is_shared().then(|| {
-        move || {
-            its.attempt();
-            true
-        }
+    let mut patient = case.is_shared().then_some(move || {
+        its.attempt();
+        true
     });
     let whose = [Who::Thread, Who::Fiber(0), Who::Fiber(1)][random.below(3) as usize];
     let is_first = random.below(2) == 0;
@@ -249,7 +247,7 @@ fn every_operation_has_happened_or_has_not() {
                 // A run that fails or hangs says where.
                 eprintln!("{name}, {ends:?}, {who:?}, seed {seed}");
                 let mut random = Random(seed);
-                for _ in 0..20 * stress() {
+                for _ in 0..10 * stress() {
                     all += 1;
                     won += usize::from(round(&runtime, make, ends, who, &mut random));
                 }
