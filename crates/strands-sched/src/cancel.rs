@@ -293,7 +293,15 @@ pub fn uncancellable<T>(f: impl FnOnce() -> T) -> T {
 /// Runs `f` with nothing unwound by a cancel: what is [`fallible`] fails, all else is
 /// [`uncancellable`]. Where panics abort it is so everywhere.
 ///
-/// See [`error_or_unwind`] for an example.
+/// ```
+/// use std::time::{Duration, Instant};
+/// use strands_sched::{as_error, sleep_until, timeout_at};
+///
+/// let start = Instant::now();
+/// let awake = start + Duration::from_millis(1);
+/// let slept = timeout_at(start, || as_error(|| sleep_until(Some(awake))));
+/// assert_eq!(slept, Ok(()), "a sleep has no error to return");
+/// ```
 pub fn as_error<T>(f: impl FnOnce() -> T) -> T {
     shielded(Shields { all: 1, as_error: 1 }, f)
 }

@@ -48,13 +48,20 @@ fn a_callback_is_called_once_or_taken_out() {
     all(|| {
         let token = CancelToken::new();
         let canceller = cancel_elsewhere(&token);
-        let calls = StdArc::new(StdAtomicUsize::new(0));
-        let its = calls.clone();
-        let registered = token.on_cancel(move |_| {
-            its.fetch_add(1, SeqCst);
-        });
+        let count = || {
+            let calls = StdArc::new(StdAtomicUsize::new(0));
+            let its = calls.clone();
+            let registered = token.on_cancel(move |_| {
+                its.fetch_add(1, SeqCst);
+            });
+            (registered, calls)
+        };
+        let (kept, kept_calls) = count();
+        let (registered, calls) = count();
+        kept.keep();
         let taken_out = registered.deregister();
         canceller.join().unwrap();
+        assert_eq!(kept_calls.load(SeqCst), 1);
         assert_eq!(calls.load(SeqCst), usize::from(!taken_out));
     });
 }
