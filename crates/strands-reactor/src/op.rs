@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
-use strands_sched::{Op, Outcome, charge, now};
+use strands_sched::{Op, Outcome, charge_fallible, now};
 
 use crate::backend::fork;
 use crate::slot::Direction;
@@ -116,12 +116,13 @@ impl Source {
     /// fiber; from a plain thread it blocks the thread.
     ///
     /// `attempt` must neither block nor panic, as it may have to wake the next in line. A cancel
-    /// unwinds from here while `attempt` has had no effect.
+    /// unwinds from here while `attempt` has had no effect; inside
+    /// [`as_error`](strands_sched::as_error) it is an error instead.
     ///
     /// # Errors
     ///
     /// What `attempt` returns; `WouldBlock` when the limit is reached; `NotConnected` once the
-    /// source is [closed](Source::close); `Unsupported` if it has to wait in a forked child, or
+    /// source is [closed](Source::close); that of a cancel; `Unsupported` if it has to wait in a forked child, or
     /// in a runtime that was built without a reactor; what the system returns when it cannot
     /// watch the descriptor.
     ///
@@ -161,7 +162,7 @@ impl Source {
         let forked = fork::in_child();
         if !forked {
             // Here it can be cancelled, and others can run: nothing has happened yet.
-            charge();
+            charge_fallible()?;
         }
         if self.is_closed() {
             return Err(closed_error());

@@ -72,7 +72,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Instant;
 
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use strands_sched::{Op, Outcome, cancel_unwind, with_current_task};
+use strands_sched::{Op, Outcome, error_or_unwind, fallible, with_current_task};
 
 use crate::backend::EDGES_STOP;
 use crate::backend::fork;
@@ -330,7 +330,7 @@ impl Source {
     }
 
     /// Waits until an operation in `direction` may have become possible; the caller has seen that
-    /// it was not. Never returns `Cancelled`: it unwinds.
+    /// it was not. Never returns `Cancelled`: it unwinds, or that is the error.
     pub(crate) fn wait(
         &self,
         op: &'static Op,
@@ -338,7 +338,10 @@ impl Source {
         deadline: Option<Instant>,
     ) -> io::Result<Outcome> {
         if with_current_task(|me| me.is_thread()) {
-            return thread_wait::wait(self, op, direction, deadline);
+            return match thread_wait::wait(self, op, direction, deadline)? {
+                Outcome::Cancelled => Err(error_or_unwind()),
+                outcome => Ok(outcome),
+            };
         }
         let reactor = reactor::local_id().ok_or_else(no_reactor)?;
         let enrol = |state: &mut State| match self.prepare_to_park(state, reactor) {
@@ -346,9 +349,10 @@ impl Source {
             Ok(false) => Some(Ok(Outcome::Woken)),
             Err(error) => Some(Err(error)),
         };
-        match self.slot().queue.wait(op, deadline, Tag { direction, reactor }, enrol) {
+        let tag = Tag { direction, reactor };
+        match fallible(|| self.slot().queue.wait(op, deadline, tag, enrol)) {
             Ok(not_parked) => not_parked,
-            Err(Outcome::Cancelled) => cancel_unwind(),
+            Err(Outcome::Cancelled) => Err(error_or_unwind()),
             Err(outcome) => Ok(outcome),
         }
     }

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use strands_sched::{Alarm, Op, Outcome, block_until};
+use strands_sched::{Alarm, Op, Outcome, block_until, check_fallible, fallible};
 
 use crate::backend::{Ready, WakeFd, poll_one};
 use crate::slot::Direction;
@@ -55,21 +55,16 @@ pub(crate) fn wait(
     let Ok(bell) = Bell::enrol(source) else { return wait_without(source, direction, deadline) };
     let (ready, error) = (Cell::new(false), Cell::new(None));
     let alarm: Arc<dyn Alarm> = bell.fd.clone();
-    let outcome = block_until(
-        op,
-        object,
-        deadline,
-        &alarm,
-        || ready.get() || source.is_closed(),
-        |left| match poll_one(source.raw_borrow(), direction, Some(&bell.fd), left) {
-            Ok(Ready::Fd) => ready.set(true),
-            Ok(Ready::No) => {}
-            Err(failed) => {
-                ready.set(true);
-                error.set(Some(failed));
-            }
-        },
-    );
+    let block = |left| match poll_one(source.raw_borrow(), direction, Some(&bell.fd), left) {
+        Ok(Ready::Fd) => ready.set(true),
+        Ok(Ready::No) => {}
+        Err(failed) => {
+            ready.set(true);
+            error.set(Some(failed));
+        }
+    };
+    let is_ready = || ready.get() || source.is_closed();
+    let outcome = fallible(|| block_until(op, object, deadline, &alarm, is_ready, block));
     error.into_inner().map_or(Ok(outcome), Err)
 }
 
@@ -82,6 +77,7 @@ fn wait_without(
         if source.is_closed() {
             return Ok(Outcome::Woken);
         }
+        check_fallible()?; // Nobody can wake us.
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             return Ok(Outcome::TimedOut);

@@ -3,27 +3,36 @@
 //! A fiber that is cancelled wakes up where it waits and unwinds from there with a [`Cancelled`]
 //! payload: destructors run, no panic message is printed, and the join handle gets the payload.
 //! It is delivered only where the operation has had no effect; one that has won its race returns
+//! It is delivered only where the operation has had no effect; one that has won its race returns
 //! normally, and the cancel waits for the next suspension. None is delivered inside
 //! [`uncancellable`], nor where an unwinding would abort the process: in a destructor that an
-//! unwinding runs, beneath a function that no panic may leave (`extern "C"`), and where panics abort.
+//! unwinding runs, and beneath a function that no panic may leave (`extern "C"`). Inside [`as_error`],
+//! and where panics abort, nothing unwinds: what waits for I/O fails instead, all else waits on.
 //!
-//! Whether the fiber unwinds is read from its stack ([`is_cleaning_up`]), as std counts panics by
-//! thread and a worker's fibers share one. It is asked only where a cancel is to be delivered, or std
-//! says that somebody unwinds.
+//! A time limit ([`timeout_at`]) and a token ([`CancelToken`](crate::CancelToken)) are the same with
+//! a [frame](crate::frame) at which the unwinding stops. There the caller may be a plain thread too.
+//!
 //!
 //! Turned down: a flag that user code must poll (nobody does), and freeing the stack without
 //! unwinding it (its borrows may be in use elsewhere).
 
+use std::any::Any;
 use std::fmt;
+use std::io;
 use std::panic;
+use std::time::Instant;
 
 use strands_fiber::{CAN_UNWIND, is_cleaning_up};
 
 use crate::current;
+use crate::frame::{self, Ask, Shields, Until};
+use crate::park;
 use crate::task::Header;
+use crate::token::CancelReason;
 use crate::worker::fiber_main;
 
-/// The payload that a cancelled fiber unwinds with, and that its join handle returns.
+/// The payload that a cancelled fiber unwinds with, and that its join handle returns. Who unwinds to
+/// a time limit or a token has one too, for as long as that takes.
 ///
 /// ```
 /// use strands_sched::{Builder, Cancelled, SpawnOptions, sleep_until, spawn_on};
@@ -35,29 +44,42 @@ use crate::worker::fiber_main;
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Cancelled {
-    /// The fiber that counts this payload, see [`cancelling`]; 0, which is nobody, if none does.
-    fiber: u64,
+    /// The party that counts this payload, see [`cancelling`]; 0, which is nobody, if none does.
+    party: u64,
+    /// The frame at which the unwinding stops; 0: at the fiber's end.
+    pub(crate) frame: u64,
+    why: Why,
+}
+
+/// What has asked.
+pub(crate) enum Why {
+    Fiber,
+    Time,
+    Token(Option<CancelReason>),
 }
 
 impl Cancelled {
-    /// For the running fiber to unwind with.
-    pub(crate) fn new() -> Cancelled {
-        current::with(|me| {
-            me.cancel_payloads.set(me.cancel_payloads.get() + 1);
-            Cancelled { fiber: me.id() }
-        })
+    /// For the running party to unwind with.
+    fn new(me: &Header, frame: u64, why: Why) -> Cancelled {
+        me.cancel_payloads.set(me.cancel_payloads.get() + 1);
+        Cancelled { party: me.id(), frame, why }
     }
 
     /// What becomes of a fiber that was cancelled before it started: nothing unwinds.
     pub(crate) fn before_start() -> Cancelled {
-        Cancelled { fiber: 0 }
+        Cancelled { party: 0, frame: 0, why: Why::Fiber }
+    }
+
+    /// Whether a payload is one.
+    pub(crate) fn is(payload: &(dyn Any + Send)) -> bool {
+        payload.is::<Cancelled>()
     }
 }
 
 impl Drop for Cancelled {
     fn drop(&mut self) {
         current::with(|me| {
-            if me.id() == self.fiber {
+            if me.id() == self.party {
                 me.cancel_payloads.set(me.cancel_payloads.get() - 1);
             }
         });
@@ -72,7 +94,12 @@ impl fmt::Debug for Cancelled {
 
 impl fmt::Display for Cancelled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the fiber was cancelled")
+        match &self.why {
+            Why::Fiber => f.write_str("the fiber was cancelled"),
+            Why::Time => f.write_str("cancelled: a time limit around the call has passed"),
+            Why::Token(None) => f.write_str("cancelled by a token"),
+            Why::Token(Some(reason)) => write!(f, "cancelled by a token: {reason}"),
+        }
     }
 }
 
@@ -104,7 +131,112 @@ impl std::error::Error for Cancelled {}
 /// ```
 #[cold]
 pub fn unwind() -> ! {
-    panic::resume_unwind(Box::new(Cancelled::new()))
+    panic::resume_unwind(Box::new(current::with(|me| {
+        // The reason is still there: none goes away while its frame stands.
+        let (frame, why) = frame::look(me).map_or((0, Why::Fiber), |ask| (ask.frame, ask.why));
+        Cancelled::new(me, frame, why)
+    })))
+}
+
+/// What an operation does whose outcome is [`Outcome::Cancelled`](crate::Outcome::Cancelled) and
+/// that was [`fallible`], after it has undone its enrolment: it unwinds from here, or the error.
+///
+/// ```
+/// use strands_sched::{
+///     Builder, Cancelled, Op, Outcome, SpawnOptions, as_error, error_or_unwind, fallible,
+///     wait_until, with_current_task,
+/// };
+///
+/// fn read() -> std::io::Result<()> {
+///     static READ: Op = Op("read");
+///     match fallible(|| wait_until(&READ, 0, None, || false)) {
+///         Outcome::Cancelled => Err(error_or_unwind()), // Nothing was enrolled.
+///         _ => unreachable!("it is never ready"),
+///     }
+/// }
+/// let runtime = Builder::new().workers(1).build()?;
+/// runtime.run(SpawnOptions::default(), || {
+///     with_current_task(|me| me.cancel());
+///     let error = as_error(read).unwrap_err();
+///     assert!(error.get_ref().unwrap().is::<Cancelled>());
+/// })?;
+/// # std::io::Result::Ok(())
+/// ```
+#[cold]
+pub fn error_or_unwind() -> io::Error {
+    match fallible(|| current::with(frame::look)) {
+        Some(Ask { as_error: true, frame, why }) => {
+            // Of a kind that is not tried again, as `Interrupted` is, and taken for nothing else.
+            io::Error::other(Cancelled { party: 0, frame, why })
+        }
+        _ => unwind(),
+    }
+}
+
+/// Marks what `wait` waits for as one that can fail: see [`error_or_unwind`], and the example there.
+///
+/// `wait` is one wait and calls nothing of others.
+///
+/// ```
+/// assert_eq!(strands_sched::fallible(|| 7), 7);
+/// ```
+#[inline]
+pub fn fallible<T>(wait: impl FnOnce() -> T) -> T {
+    struct Fallible;
+    impl Drop for Fallible {
+        #[inline]
+        fn drop(&mut self) {
+            current::with(|me| me.fallible.set(false));
+        }
+    }
+    current::with(|me| me.fallible.set(true));
+    let _fallible = Fallible;
+    wait()
+}
+
+/// Runs `f`, on the calling fiber or thread; when `deadline` has come, the first call in it
+/// that has to wait unwinds to here.
+///
+/// # Errors
+///
+/// If it was unwound.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use strands_sched::{Elapsed, sleep_until, timeout_at};
+///
+/// let soon = Instant::now() + Duration::from_millis(1);
+/// assert_eq!(timeout_at(soon, || sleep_until(None)), Err(Elapsed));
+/// assert_eq!(timeout_at(soon, || "it need not wait"), Ok("it need not wait"));
+/// ```
+pub fn timeout_at<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
+    frame::run(Until::Time(deadline), f).map_err(|_| Elapsed)
+}
+
+/// The time was over: the error of what was given a time limit.
+///
+/// ```
+/// use std::io;
+/// use strands_sched::Elapsed;
+///
+/// assert_eq!(io::Error::from(Elapsed).kind(), io::ErrorKind::TimedOut);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Elapsed;
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time limit has passed")
+    }
+}
+
+impl std::error::Error for Elapsed {}
+
+/// Of kind `TimedOut`.
+impl From<Elapsed> for io::Error {
+    fn from(elapsed: Elapsed) -> io::Error {
+        io::Error::new(io::ErrorKind::TimedOut, elapsed)
+    }
 }
 
 /// Whether the running fiber unwinds because it was cancelled, not because of a panic.
@@ -138,7 +270,7 @@ pub fn cancelling() -> bool {
 
 /// Runs `f` with cancellation held back: it is delivered at the first suspension after.
 ///
-/// On a plain thread, which cannot be cancelled, it just runs `f`.
+/// What asks from *inside* of it, a time limit or a token around a part of `f`, works.
 ///
 /// ```
 /// use strands_sched::{Builder, SpawnOptions, uncancellable, with_current_task, yield_now};
@@ -155,15 +287,114 @@ pub fn cancelling() -> bool {
 /// # std::io::Result::Ok(())
 /// ```
 pub fn uncancellable<T>(f: impl FnOnce() -> T) -> T {
-    struct Shield;
+    shielded(Shields { all: 1, as_error: 0 }, f)
+}
+
+/// Runs `f` with nothing unwound by a cancel: what is [`fallible`] fails, all else is
+/// [`uncancellable`]. Where panics abort it is so everywhere.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use strands_sched::{as_error, sleep_until, timeout_at};
+///
+/// let start = Instant::now();
+/// let awake = start + Duration::from_millis(1);
+/// let slept = timeout_at(start, || as_error(|| sleep_until(Some(awake))));
+/// assert_eq!(slept, Ok(()), "a sleep has no error to return");
+/// ```
+pub fn as_error<T>(f: impl FnOnce() -> T) -> T {
+    shielded(Shields { all: 1, as_error: 1 }, f)
+}
+
+fn shielded<T>(shield: Shields, f: impl FnOnce() -> T) -> T {
+    struct Shield(Shields);
     impl Drop for Shield {
         fn drop(&mut self) {
-            current::with(|me| me.shield.set(me.shield.get() - 1));
+            current::with(|me| match me.shields.get().minus(self.0) {
+                Some(left) => me.shields.set(left),
+                None => me.frames.unshield(self.0),
+            });
         }
     }
-    current::with(|me| me.shield.set(me.shield.get() + 1));
-    let _shield = Shield;
+    current::with(|me| me.shields.set(me.shields.get().plus(shield)));
+    let _shield = Shield(shield);
     f()
+}
+
+/// Whether the running party has been asked to unwind, by a cancel, a time limit or a token; also
+/// where that is held back.
+///
+/// A loop that asks until it is so lets others run: see [`charge`](crate::charge). It does not
+/// unwind from here.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, is_asked, with_current_task};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// runtime.run(SpawnOptions::default(), || {
+///     assert!(!is_asked());
+///     with_current_task(|me| me.cancel());
+///     assert!(is_asked());
+/// })?;
+/// # std::io::Result::Ok(())
+/// ```
+pub fn is_asked() -> bool {
+    uncancellable(park::charge);
+    current::with(frame::is_asked_behind_shields)
+}
+
+/// Unwinds from here if the running party is asked to, as a call would that has to wait.
+///
+/// ```
+/// use std::time::Instant;
+/// use strands_sched::{Elapsed, check, timeout_at};
+///
+/// assert_eq!(timeout_at(Instant::now(), check), Err(Elapsed));
+/// ```
+pub fn check() {
+    park::charge();
+    if current::with(deliverable) {
+        unwind();
+    }
+}
+
+/// As [`check`], for what is [`fallible`].
+///
+/// # Errors
+///
+/// That of [`error_or_unwind`].
+///
+/// ```
+/// assert!(strands_sched::check_fallible().is_ok(), "nobody asks");
+/// ```
+pub fn check_fallible() -> io::Result<()> {
+    match fallible(|| current::with(deliverable)) {
+        false => Ok(()),
+        true => Err(error_or_unwind()),
+    }
+}
+
+/// As [`charge`](crate::charge), for what is [`fallible`].
+///
+/// # Errors
+///
+/// That of [`error_or_unwind`].
+///
+/// ```
+/// assert!(strands_sched::charge_fallible().is_ok(), "nobody asks");
+/// ```
+#[inline]
+pub fn charge_fallible() -> io::Result<()> {
+    match current::spend_budget() {
+        true => Ok(()),
+        false => let_others_run_fallible(),
+    }
+}
+
+#[cold]
+fn let_others_run_fallible() -> io::Result<()> {
+    uncancellable(park::exhausted);
+    check_fallible()
 }
 
 /// Whether the running party is unwinding because of a panic or a cancel.
@@ -200,42 +431,31 @@ pub fn panicking() -> bool {
     std::thread::panicking() && current::with(|me| me.is_thread() || no_unwinding_may_pass())
 }
 
-/// Of the running fiber.
+/// Of the running party; of a thread, it is what std says.
 fn no_unwinding_may_pass() -> bool {
     is_cleaning_up(fiber_main as *const ())
 }
 
-/// What a cancel means for the running party just now.
-pub(crate) enum Asked {
-    /// None has been asked for.
-    No,
-    /// It may unwind from here.
-    Deliverable,
-    /// It is held back, by [`uncancellable`] or because no unwinding may begin here.
-    Held,
-}
-
-/// Whether a cancel has been asked of the running party, or is on its way: a shutdown cancels one
-/// fiber after the other, and the first to end must not look like failures to the last.
-pub(crate) fn asked() -> Asked {
-    current::with(|me| match current::worker() {
-        Some(worker) if !me.is_thread() => {
+/// Takes a shutdown of the running fiber's runtime for a cancel of it, which is on its way: one
+/// fiber is cancelled after the other, and the first to end must not look like failures to the last.
+pub(crate) fn expect_shutdown() {
+    current::with(|me| {
+        if let Some(worker) = current::worker().filter(|_| CAN_UNWIND && !me.is_thread()) {
             // SAFETY: this is the worker's thread.
             if unsafe { worker.shared() }.is_stopping() {
                 me.cancel();
             }
-            match me.cancel_requested() {
-                false => Asked::No,
-                true if deliverable(me) => Asked::Deliverable,
-                true => Asked::Held,
-            }
         }
-        _ => Asked::No,
-    })
+    });
 }
 
-/// Whether a cancel asked of the running fiber may unwind it from here.
+/// Whether what ends the running fiber may unwind it from here, to its end.
+pub(crate) fn deliverable_to_end(me: &Header) -> bool {
+    me.cancel_requested() && deliverable(me) && frame::look(me).is_some_and(|ask| ask.frame == 0)
+}
+
+/// Whether what asks the running party to unwind, or to fail, may do so here.
 #[inline]
 pub(crate) fn deliverable(me: &Header) -> bool {
-    CAN_UNWIND && me.cancel_requested() && me.shield.get() == 0 && !no_unwinding_may_pass()
+    frame::is_asked(me) && !(CAN_UNWIND && no_unwinding_may_pass())
 }

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::atomic::{Condvar, Mutex, lock, thread_local};
+use crate::cancel;
+use crate::frame;
 use crate::park::Outcome;
 use crate::task::{self, Header, TaskRef};
 use crate::worker::{self, Worker};
@@ -232,23 +234,34 @@ impl PlainThread {
         deadline: Option<Instant>,
         ready: impl Fn() -> bool,
     ) -> Outcome {
+        if ready() {
+            return Outcome::Woken;
+        }
+        let limit = frame::limit(&self.header);
         loop {
+            if cancel::deliverable(&self.header) {
+                return Outcome::Cancelled;
+            }
+            let mut state = lock(&self.state);
+            // One that came between our look and the lock ends the wait before it begins.
+            if !std::mem::take(&mut state.notified) {
+                match time_left(deadline, limit) {
+                    None => state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner()),
+                    Some(Duration::ZERO) => {}
+                    Some(left) => {
+                        let waited = self.changed.wait_timeout(state, left);
+                        state = waited.unwrap_or_else(|e| e.into_inner()).0;
+                    }
+                }
+                state.notified = false;
+            }
+            drop(state);
             if ready() {
                 return Outcome::Woken;
             }
-            let mut state = lock(&self.state);
-            if std::mem::take(&mut state.notified) {
-                continue; // It came between our look and the lock.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Outcome::TimedOut;
             }
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner()),
-                Some(Duration::ZERO) => return Outcome::TimedOut,
-                Some(left) => {
-                    let waited = self.changed.wait_timeout(state, left);
-                    state = waited.unwrap_or_else(|e| e.into_inner()).0;
-                }
-            }
-            state.notified = false;
         }
     }
 
@@ -263,19 +276,29 @@ impl PlainThread {
         mut block: impl FnMut(Option<Duration>),
     ) -> Outcome {
         lock(&self.state).alarm = Some(alarm.clone());
+        let limit = frame::limit(&self.header);
         let outcome = loop {
             if ready() {
                 break Outcome::Woken;
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 break Outcome::TimedOut;
             }
-            block(left);
+            if cancel::deliverable(&self.header) {
+                break Outcome::Cancelled;
+            }
+            block(time_left(deadline, limit));
         };
         let mut state = lock(&self.state);
         state.alarm = None;
         state.notified = false;
         outcome
     }
+}
+
+/// Until the deadline, or the time limit around the wait if that comes first and may end it.
+fn time_left(deadline: Option<Instant>, limit: Option<Instant>) -> Option<Duration> {
+    let limit = limit.filter(|_| !std::thread::panicking());
+    let first = [deadline, limit].into_iter().flatten().min()?;
+    Some(first.saturating_duration_since(Instant::now()))
 }

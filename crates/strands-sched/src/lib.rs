@@ -10,6 +10,7 @@ mod cancel;
 mod current;
 mod driver;
 mod fork;
+mod frame;
 mod fresh;
 mod idle;
 mod inbox;
@@ -27,6 +28,7 @@ mod spawn;
 mod spin;
 mod task;
 mod timer;
+mod token;
 mod unblock;
 mod wait_queue;
 mod worker;
@@ -34,7 +36,11 @@ mod worker;
 #[cfg(all(test, loom))]
 mod models;
 
-pub use cancel::{Cancelled, cancelling, panicking, uncancellable, unwind as cancel_unwind};
+pub use cancel::{
+    Cancelled, Elapsed, as_error, cancelling, charge_fallible, check, check_fallible,
+    error_or_unwind, fallible, is_asked, panicking, timeout_at, uncancellable,
+    unwind as cancel_unwind,
+};
 pub use current::{Alarm, with as with_current_task};
 pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver, now};
 pub use fork::{assert_may_wait, forked_error, in_forked_child, watch_forks};
@@ -52,5 +58,6 @@ pub use select::{Arm, Operation, Order, Timer, select, try_select};
 pub use spawn::{LocalJoin, spawn, spawn_local, spawn_on};
 pub use strands_fiber::stack::GuardKind;
 pub use task::{Header, Join, JoinOperation, TaskRef};
+pub use token::{CancelReason, CancelToken, OnCancel};
 pub use unblock::unblock;
 pub use wait_queue::{Locked, Place, Seen, WaitQueue, Waiter};

@@ -23,6 +23,7 @@ use crate::current::{self, Alarm, PlainThread};
 use crate::fork;
 use crate::select::Choice;
 use crate::task::{Header, TaskRef};
+use crate::worker::BUDGET;
 
 /// How a wait ended.
 ///
@@ -480,10 +481,10 @@ pub fn park_token(deadline: Option<Instant>) {
         return;
     }
     let outcome = wait_until(&PARK, me.id() as usize, deadline, || me.token.load(Acquire) == 1);
-    take();
     if outcome == Outcome::Cancelled {
-        cancel::unwind();
+        cancel::unwind(); // A token that has come meanwhile stays.
     }
+    take();
 }
 
 /// `std::thread::Thread::unpark`: makes the party's token available.
@@ -546,7 +547,11 @@ pub fn yield_now() {
     let me = current::header();
     // In a forked child the other parties are the parent's.
     if me.is_thread() || fork::in_forked_child() {
-        return std::thread::yield_now();
+        std::thread::yield_now();
+        if me.is_thread() && cancel::deliverable(me) {
+            cancel::unwind();
+        }
+        return;
     }
     // SAFETY: a running fiber has a worker, whose thread this is.
     unsafe { (*me.worker()).yield_now(me) }
@@ -588,10 +593,17 @@ pub fn charge() {
 }
 
 /// A fiber gets a new budget when it goes on. A plain thread has one now that will do: the system
-/// sees to it that threads take turns.
+/// sees to it that threads take turns. But one that may be asked to unwind looks from time to time.
 #[cold]
-fn exhausted() {
-    if !current::header().is_thread() {
-        yield_now();
+pub(crate) fn exhausted() {
+    let me = current::header();
+    if !me.is_thread() {
+        return yield_now();
+    }
+    if !me.frames.is_empty() {
+        current::set_budget(BUDGET);
+        if cancel::deliverable(me) {
+            cancel::unwind();
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use strands_fiber::CAN_UNWIND;
 use strands_fiber::overflow;
 use strands_fiber::stack::{self, GuardKind};
 
@@ -279,9 +280,6 @@ impl Shared {
             let SpawnOptions { stack_bytes, stack_help, .. } = options;
             Box::new(Extras { name, stack_bytes, stack_help })
         });
-        if let Some(scope) = &scope {
-            scope.child_begins();
-        }
         let id = worker::next_id();
         let (task, handle) = Task::allocate(f, id, spawned_at, extras, scope, home.is_some());
         // It may run as soon as it is found; the caller awaits what it spawned, if told so.
@@ -1034,7 +1032,10 @@ impl Runtime {
         for worker in self.shared.workers() {
             let mut live = Vec::new();
             worker.for_each_live(|fiber| live.push(TaskRef::to(fiber)));
-            live.iter().for_each(|fiber| fiber.cancel());
+            // Where panics abort, those that wait stay as they are: nobody asked them for errors.
+            if CAN_UNWIND {
+                live.iter().for_each(|fiber| fiber.cancel());
+            }
             worker.poke();
         }
     }

@@ -3,6 +3,7 @@
 //! A scope does not return, nor unwind, before its children have ended, and a stack is never freed
 //! before it is unwound: on these two rests that a child may borrow from its parent's frame.
 
+use std::any::Any;
 use std::cell::OnceCell;
 use std::io;
 use std::marker::PhantomData;
@@ -10,9 +11,11 @@ use std::mem::ManuallyDrop;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-use crate::atomic::{AcqRel, Acquire, AtomicBool, AtomicUsize, Relaxed};
-use crate::cancel::{self, Asked};
+use crate::atomic::{AcqRel, Acquire, AtomicBool, AtomicUsize, Mutex, Relaxed, lock};
+use crate::cancel::{self, Cancelled};
 use crate::current;
+use crate::frame;
+use crate::no_unwind::AbortOnUnwind;
 use crate::park::{self, Op, Outcome};
 use crate::runtime::{Shared, SpawnOptions};
 use crate::spawn;
@@ -26,7 +29,8 @@ use crate::task::{Join, TaskRef};
 /// # Panics
 ///
 /// Goes on with the panic of `f`. If `f` returned, but a child panicked and nobody joined it:
-/// `a scoped thread panicked`. A fiber that was cancelled meanwhile unwinds by that instead.
+/// `a scoped thread panicked`. Who is asked to unwind while it waits for its children cancels
+/// them, and unwinds by that instead.
 ///
 /// ```
 /// use strands_sched::{Builder, ScopeFace, SpawnOptions, Spawner, scope};
@@ -68,14 +72,22 @@ where
     data.wait();
     match result {
         Err(payload) => panic::resume_unwind(payload),
-        Ok(value) if !data.has_unhandled_panic() => value,
-        // Cancelled children come from a shutdown, which cancels their parent too.
-        Ok(value) => match cancel::asked() {
-            Asked::No => panic!("a scoped thread panicked"),
-            Asked::Deliverable => cancel::unwind(),
-            // A panic would abort the process; the next suspension after the unwinding delivers it.
-            Asked::Held => value,
-        },
+        Ok(value) if !data.has_cancelled_child() && !data.has_unhandled_panic() => value,
+        Ok(value) => {
+            // What ended the children may be meant for their parent too.
+            cancel::expect_shutdown();
+            let (deliver, hold) = current::with(|me| {
+                let deliver = cancel::deliverable(me);
+                // A panic would abort the process; the next suspension after the unwinding
+                // delivers the cancel.
+                (deliver, cancel::panicking() && frame::is_asked_behind_shields(me))
+            });
+            if deliver {
+                cancel::unwind();
+            }
+            assert!(hold || !data.has_unhandled_panic(), "a scoped thread panicked");
+            value
+        }
     }
 }
 
@@ -195,6 +207,32 @@ impl<'scope> Spawner<'scope, '_> {
         unsafe { spawn::spawn_unchecked(options, fallback, Some(self.data.clone()), f) }
     }
 
+    /// Cancels all children, also those that are spawned later: these end without having started.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, ScopeFace, SpawnOptions, Spawner, scope, sleep_until};
+    ///
+    /// struct Face;
+    /// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+    ///     type Scope = Spawner<'scope, 'env>;
+    ///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+    ///         spawner
+    ///     }
+    /// }
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// scope::<Face, _, _>(|spawner| {
+    ///     let fallback = || Ok(runtime.shared().clone());
+    ///     spawner.spawn(SpawnOptions::default(), fallback, || sleep_until(None))?;
+    ///     spawner.cancel(); // Else the scope would not end.
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn cancel(&self) {
+        self.data.cancel();
+    }
+
     /// For people to read: how many children have not ended, whether one panicked and was not joined, and who
     /// opened the scope.
     ///
@@ -233,7 +271,32 @@ impl std::fmt::Debug for Spawner<'_, '_> {
 pub(crate) struct ScopeData {
     children: AtomicUsize,
     panicked: AtomicBool,
+    /// A child was cancelled and nobody looked at its result.
+    cancelled: AtomicBool,
     owner: TaskRef,
+    members: Mutex<Members>,
+}
+
+/// Those children, for who cancels them.
+#[derive(Default)]
+struct Members {
+    cancelled: bool,
+    places: Vec<Option<TaskRef>>,
+    free: Vec<usize>,
+}
+
+/// How a child ended whose result nobody will look at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unhandled {
+    Panic,
+    Cancel,
+}
+
+impl Unhandled {
+    /// What it is that a fiber ended with.
+    pub(crate) fn by(payload: &(dyn Any + Send)) -> Unhandled {
+        if Cancelled::is(payload) { Unhandled::Cancel } else { Unhandled::Panic }
+    }
 }
 
 impl ScopeData {
@@ -242,29 +305,63 @@ impl ScopeData {
         Arc::new(ScopeData {
             children: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
             owner: current::with(TaskRef::to),
+            members: Mutex::new(Members::default()),
         })
     }
 
-    /// Counts a child in, before it can run.
-    pub(crate) fn child_begins(&self) {
-        let before = self.children.fetch_add(1, Relaxed);
-        assert!(before < usize::MAX / 2, "too many fibers in a scope");
+    /// Counts a child in, before it can run; its place.
+    pub(crate) fn child_begins(&self, child: TaskRef) -> usize {
+        self.children.fetch_add(1, Relaxed);
+        let mut members = lock(&self.members);
+        if members.cancelled {
+            child.cancel();
+        }
+        match members.free.pop() {
+            Some(place) => {
+                members.places[place] = Some(child);
+                place
+            }
+            None => {
+                members.places.push(Some(child));
+                members.places.len() - 1
+            }
+        }
     }
 
     /// Counts a child out: it touches nothing that it borrowed after this.
-    pub(crate) fn child_ended(&self, unhandled_panic: bool) {
-        if unhandled_panic {
-            self.unhandled_panic();
-        }
+    pub(crate) fn child_ended(&self, place: usize, unhandled: Option<Unhandled>) {
+        self.note(unhandled);
+        let mut members = lock(&self.members);
+        members.places[place] = None; // Not the last: the scheduler has another.
+        members.free.push(place);
+        drop(members);
         if self.children.fetch_sub(1, AcqRel) == 1 {
             self.owner.wake();
         }
     }
 
-    /// A child panicked and nobody will look at the payload.
-    pub(crate) fn unhandled_panic(&self) {
-        self.panicked.store(true, Relaxed);
+    /// Notes how a child ended whose result nobody will look at.
+    pub(crate) fn note(&self, unhandled: Option<Unhandled>) {
+        match unhandled {
+            Some(Unhandled::Panic) => self.panicked.store(true, Relaxed),
+            Some(Unhandled::Cancel) => self.cancelled.store(true, Relaxed),
+            None => {}
+        }
+    }
+
+    /// Cancels all children, now and later.
+    fn cancel(&self) {
+        let mut members = lock(&self.members);
+        members.cancelled = true;
+        let children: Vec<TaskRef> = members.places.iter().flatten().cloned().collect();
+        drop(members);
+        children.iter().for_each(|child| child.cancel());
+    }
+
+    fn has_cancelled_child(&self) -> bool {
+        self.cancelled.load(Relaxed)
     }
 
     /// Whether a child panicked and nobody looked at the payload.
@@ -272,13 +369,19 @@ impl ScopeData {
         self.panicked.load(Relaxed)
     }
 
-    /// Waits until no child is left. Cannot be cancelled: the children must have ended.
+    /// Waits until no child is left. What asks the owner to unwind meanwhile goes on to the
+    /// children, which must have ended.
     fn wait(&self) {
         static SCOPE: Op = Op("thread::scope");
         let object = std::ptr::from_ref(self).addr();
-        let outcome = cancel::uncancellable(|| {
-            park::wait_until(&SCOPE, object, None, || self.children.load(Acquire) == 0)
-        });
+        let wait = || park::wait_until(&SCOPE, object, None, || self.children.load(Acquire) == 0);
+        let mut outcome = wait();
+        if outcome == Outcome::Cancelled {
+            let awaited = AbortOnUnwind("a panic would leave a frame that children borrow from");
+            self.cancel();
+            awaited.disarm();
+            outcome = cancel::uncancellable(wait);
+        }
         assert_eq!(outcome, Outcome::Woken, "a scope was left before its children ended");
     }
 }

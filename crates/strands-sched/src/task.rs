@@ -7,7 +7,7 @@
 //!
 //! # Who touches what
 //!
-//! - `run`, `context`, `stack`, `locals`, `lot`, `shield`: the owning worker's thread
+//! - `run`, `context`, `stack`, `locals`, `lot`, `shields`, `fallible`, `frames`: the owning worker's thread
 //!   only (of a plain thread's header: that thread only). `run` may be *read* by reports.
 //! - `refs`, `flags`, `token`, `link`, `worker`, `joined`, `op`, `object`: any thread, by atomics.
 //! - the `live` links: under the owning worker's live-list lock.
@@ -39,11 +39,12 @@ use crate::atomic::{AcqRel, Acquire, AtomicPtr, AtomicU32, Relaxed, Release, acq
 use crate::cancel::{self, Cancelled};
 use crate::current::{self, PlainThread};
 use crate::fork;
+use crate::frame::{Frames, Shields};
 use crate::inbox::Linked;
 use crate::latch::{Latch, Set};
 use crate::local::Locals;
 use crate::park::{self, Op, Parker};
-use crate::scope::ScopeData;
+use crate::scope::{ScopeData, Unhandled};
 use crate::select::{Arm, Operation};
 use crate::worker::Worker;
 
@@ -70,11 +71,15 @@ pub struct Header {
     flags: AtomicU32,
     refs: AtomicU32,
     run: AtomicU8,
-    /// How many `uncancellable` sections it is in.
-    pub(crate) shield: Cell<u32>,
-    /// [`Cancelled`] payloads of it that exist; owner only, like `shield`.
+    /// Those that are inside of its innermost frame.
+    pub(crate) shields: Cell<Shields>,
+    /// It does what can fail: a cancel may become an error.
+    pub(crate) fallible: Cell<bool>,
+    /// Where an unwinding may stop.
+    pub(crate) frames: Frames,
+    /// [`Cancelled`] payloads of it that exist; owner only, like `shields`.
     pub(crate) cancel_payloads: Cell<u32>,
-    /// What a select draws lots from; owner only, like `shield`. Never 0.
+    /// What a select draws lots from; owner only, like `shields`. Never 0.
     pub(crate) lot: Cell<u32>,
     /// `thread::park`'s token.
     pub(crate) token: AtomicU32,
@@ -157,7 +162,9 @@ impl Header {
             flags: AtomicU32::new(flags),
             refs: AtomicU32::new(refs),
             run: AtomicU8::new(Run::Fresh as u8),
-            shield: Cell::new(0),
+            shields: Cell::default(),
+            fallible: Cell::new(false),
+            frames: Frames::default(),
             cancel_payloads: Cell::new(0),
             lot: Cell::new((id as u32).wrapping_mul(0x9E37_79B9) | 1),
             token: AtomicU32::new(0),
@@ -593,8 +600,14 @@ impl std::fmt::Debug for TaskRef {
 #[repr(C)]
 pub(crate) struct Task<F, T> {
     header: Header,
-    scope: Option<Arc<ScopeData>>,
+    scope: Option<Member>,
     stage: UnsafeCell<Stage<F, T>>,
+}
+
+/// Its place among the children of a scope.
+struct Member {
+    scope: Arc<ScopeData>,
+    place: usize,
 }
 
 enum Stage<F, T> {
@@ -618,8 +631,15 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
         let flags = if pinned { PINNED } else { 0 };
         let header = Header::new(&Self::VTABLE, flags, 2, id, spawned_at, extras);
         let stage = UnsafeCell::new(Stage::<F, T>::Fresh(f));
-        let header = expose(Box::new(Task { header, scope, stage }));
-        (TaskRef(header), TaskRef(header))
+        let header = expose(Box::new(Task { header, scope: None, stage }));
+        let (task, handle) = (TaskRef(header), TaskRef(header));
+        if let Some(scope) = scope {
+            let place = scope.child_begins(task.clone());
+            // SAFETY: `expose` gave the pointer to the whole, of which the scope has just got
+            // the header: all that a `TaskRef` leads to before the fiber is handed over.
+            unsafe { (*header.cast::<Self>().as_ptr()).scope = Some(Member { scope, place }) };
+        }
+        (task, handle)
     }
 
     /// # Safety
@@ -648,36 +668,39 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
                 fork::end_child(result.is_err());
             }
             let result = result.and_then(|result| result);
-            let mut unhandled = result.is_err();
+            let mut unhandled = result.as_ref().err().map(|payload| Unhandled::by(&**payload));
             stage.write(Stage::Ended(result));
             // As std has it: a result that nobody wants goes first, then the fiber's locals, and only then is
             // the fiber seen to have ended.
             if header.joined.is_abandoned() {
-                unhandled |= Self::drop_result(stage);
+                unhandled = Self::drop_result(stage).or(unhandled);
             }
             header.locals.destroy();
             if header.joined.set() == Set::Abandoned {
-                unhandled |= Self::drop_result(stage);
+                unhandled = Self::drop_result(stage).or(unhandled);
             } else {
                 // It is for whoever holds the handle to say whether a panic was looked at.
-                unhandled = false;
+                unhandled = None;
             }
-            if let Some(scope) = &(*task).scope {
-                scope.child_ended(unhandled);
+            if let Some(member) = &(*task).scope {
+                member.scope.child_ended(member.place, unhandled);
             }
         }
     }
 
-    /// Drops the result, if that has not been done, where its destructors may park. Says whether they panicked.
+    /// Drops the result, if that has not been done, where its destructors may park. Says whether and how they unwound.
     ///
     /// # Safety
     ///
     /// The stage is the fiber's own: the latch is not set, or was abandoned before.
-    unsafe fn drop_result(stage: *mut Stage<F, T>) -> bool {
+    unsafe fn drop_result(stage: *mut Stage<F, T>) -> Option<Unhandled> {
         // SAFETY: the caller's promise.
         let result = unsafe { mem::replace(&mut *stage, Stage::Empty) };
         let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(result)));
-        dropped.map_err(drop_payload).is_err()
+        let payload = dropped.err()?;
+        let how = Unhandled::by(&*payload);
+        drop_payload(payload);
+        Some(how)
     }
 
     /// # Safety
@@ -857,12 +880,12 @@ impl<T> Join<T> {
 
 /// A shutdown that has ended the child ends us too: not with the panic of an `unwrap`.
 fn or_end_too<T>(result: thread::Result<T>) -> thread::Result<T> {
-    if let Err(payload) = &result
-        && payload.is::<Cancelled>()
-        && let cancel::Asked::Deliverable = cancel::asked()
-    {
-        drop(result);
-        cancel::unwind();
+    if result.as_ref().is_err_and(|payload| Cancelled::is(&**payload)) {
+        cancel::expect_shutdown();
+        if current::with(cancel::deliverable_to_end) {
+            drop(result);
+            cancel::unwind();
+        }
     }
     result
 }
@@ -946,12 +969,12 @@ impl<T> Drop for Join<T> {
         // It has ended, and the result was left for us.
         // SAFETY: the latch was found set, and the result was not taken.
         let result = unsafe { self.take() };
-        if result.is_err() {
+        if let Err(payload) = &result {
             // SAFETY: the task is a `Task<_, T>`; its `scope` does not depend on the closure's
             // type, as it comes before the stage in a repr(C) struct.
-            let scope = unsafe { &(*self.task.0.cast::<Task<(), T>>().as_ptr()).scope };
-            if let Some(scope) = scope {
-                scope.unhandled_panic();
+            let member = unsafe { &(*self.task.0.cast::<Task<(), T>>().as_ptr()).scope };
+            if let Some(member) = member {
+                member.scope.note(Some(Unhandled::by(&**payload)));
             }
         }
         drop(result);

@@ -42,6 +42,7 @@ use crate::atomic::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Relaxed, SeqCst, 
 use crate::cancel;
 use crate::current::{self, PlainThread};
 use crate::driver::{Driver, DriverWaker};
+use crate::frame;
 use crate::fresh::{Fresh, Theirs};
 use crate::idle;
 use crate::inbox::{Bell, Inbox};
@@ -60,7 +61,7 @@ const FRESH_SHARE: u32 = 16;
 /// One in so many is the oldest there is; the others are the newest.
 const OLDEST_EVERY: u32 = 16;
 /// Operations without parking that a fiber may do each time it is resumed.
-const BUDGET: u32 = 128;
+pub(crate) const BUDGET: u32 = 128;
 /// How often timers and events are looked at while fibers are ready.
 const CLOCK_NS: u64 = 50_000;
 /// How long stacks lie unused before their memory is given back.
@@ -340,18 +341,19 @@ impl Worker {
         if ready() {
             return Outcome::Woken;
         }
-        let Some(deadline) = deadline else {
+        if deadline.is_none() && me.frames.is_empty() {
             if cancel::deliverable(me) {
                 return Outcome::Cancelled;
             }
             // SAFETY: as above.
             return unsafe { self.park_until(own, me, ready, || false) };
-        };
+        }
         // SAFETY: as above.
         unsafe { self.wait_until_deadline(own, me, deadline, &ready) }
     }
 
-    /// As `wait_until`, with a timer. `ready` has been asked once.
+    /// As `wait_until`, with timers: for the deadline, and for a time limit around the wait that
+    /// comes first. `ready` has been asked once.
     ///
     /// # Safety
     ///
@@ -360,10 +362,10 @@ impl Worker {
         &self,
         own: &Own,
         me: &Header,
-        deadline: Instant,
+        deadline: Option<Instant>,
         ready: &dyn Fn() -> bool,
     ) -> Outcome {
-        if deadline <= own.driver.now() {
+        if deadline.is_some_and(|deadline| deadline <= own.driver.now()) {
             // Nothing to wait for, but a loop over such waits must not starve others. Shielded: the
             // waiter is enrolled, so it must not unwind from here.
             cancel::uncancellable(crate::park::charge);
@@ -373,15 +375,16 @@ impl Worker {
                 () => Outcome::TimedOut,
             };
         }
-        let deadline_ns = own.since_epoch(deadline);
-        // SAFETY: the wheel is not referred to across a suspension, here or elsewhere.
-        let timer = unsafe { (*own.timers.get()).insert(deadline_ns, me.whole()) };
-        let timer = Armed { own, key: Some(timer) };
+        let timer = deadline.map(|at| Armed::new(own, me, at));
+        // When it fires the party looks at its frames. If it may not unwind then, it parks again.
+        let limit = frame::limit(me).filter(|&limit| deadline.is_none_or(|at| limit < at));
+        let _limit = limit.map(|at| Armed::new(own, me, at));
         if cancel::deliverable(me) {
             return Outcome::Cancelled;
         }
+        let timed_out = || timer.as_ref().is_some_and(Armed::has_fired);
         // SAFETY: as above.
-        unsafe { self.park_until(own, me, ready, || timer.has_fired()) }
+        unsafe { self.park_until(own, me, ready, timed_out) }
     }
 
     /// Parks the running fiber until one of the three outcomes, looking after each wake.
@@ -901,7 +904,16 @@ struct Armed<'a> {
     key: Option<TimerKey>,
 }
 
-impl Armed<'_> {
+impl<'a> Armed<'a> {
+    /// One that makes `me`, which runs, ready at `at`.
+    #[inline]
+    fn new(own: &'a Own, me: &Header, at: Instant) -> Armed<'a> {
+        let at_ns = own.since_epoch(at);
+        // SAFETY: the wheel is not referred to across a suspension, here or elsewhere.
+        let key = unsafe { (*own.timers.get()).insert(at_ns, me.whole()) };
+        Armed { own, key: Some(key) }
+    }
+
     fn has_fired(&self) -> bool {
         // SAFETY: the wheel is not referred to across a suspension, here or elsewhere.
         self.key.as_ref().is_some_and(|key| unsafe { (*self.own.timers.get()).fired(key) })

@@ -54,7 +54,8 @@
 //! - [`thread_local!`]: std's, with a value for each fiber.
 //! - [`select!`]: the first of several operations, such as to receive from one of two channels.
 //! - [`main`] and [`test`]: attributes that run a function as a fiber.
-//! - [`Runtime`], [`unblock`], [`cancel`]: what std has no name for.
+//! - [Cancellation](cancel): ending fibers, and whatever takes too long, without a trace.
+//! - [`Runtime`], [`unblock`]: what std has no name for.
 //! - [`soundness`]: what is guaranteed, by what, and what is not. Read it before you build on this.
 //! - [Limits and faults](runtime#limits-and-faults): what happens when the system runs out of
 //!   memory, threads, file descriptors.

@@ -64,7 +64,9 @@
 //! **Waiting below a callback from C.** Unwinding cannot pass a Rust `extern "C"` function: the
 //! process aborts, by Rust's rule. So a fiber that waits inside a callback (a comparison function
 //! of `qsort`, say) gets no cancel there, but at its next wait after the callback has returned. A
-//! shutdown waits for it, or names it.
+//! shutdown waits for it, or names it. On a plain thread this is not seen: below a time limit or a
+//! token there, such a wait has to be wrapped in
+//! [`cancel::uncancellable`](crate::cancel::uncancellable).
 //!
 //! **A bare coroutine that outlives its thread's locals.** `strands_fiber::Coroutine`, the machine
 //! layer's own type, may be suspended while it borrows a `thread_local!` (inside
@@ -77,7 +79,9 @@
 //! **A bare coroutine that outlives its fiber.** If it suspends inside a closure that `strands_sched` calls
 //! with or for the running fiber (`with_current_task`, `wait_until`, `Locked::wait`), then that fiber
 //! must end no sooner than the coroutine, and no other resume it. The types do not say so. Nothing
-//! in *this* crate's interface calls back in such a place.
+//! in *this* crate's interface calls back in such a place. A coroutine that suspends inside of a
+//! [`timeout`](crate::time::timeout) or a [token](crate::cancel::CancelToken)'s `run`, and is left there, leaves the
+//! limit in force: it may end the fiber, and that is all.
 //!
 //! **`std::process::exit`, called by a fiber.** Where the system then destroys the thread-locals of
 //! the calling thread (glibc, macOS and Windows do), it destroys what *other* fibers of that worker may have lent to
@@ -129,7 +133,8 @@
 //! fiber that counts; its panic ends the process with code 101.
 //!
 //! **`panic = "abort"`.** A panic anywhere ends the process, with std's message. All else works but
-//! cancellation, which unwinds: a fiber that waits when its runtime is dropped or shut down stays as
+//! cancellation, which unwinds. [Cancels, time limits and tokens](crate::cancel#where-panics-abort)
+//! make I/O fail, and nothing else. A fiber that waits when its runtime is dropped or shut down stays as
 //! it is. Its stack, what is on it and the OS thread beneath are leaked, its destructors do not run,
 //! and nobody waits for it; who shuts down gets it named in
 //! [`Unfinished`](crate::runtime::Unfinished). Fibers that run go on to their next wait; closures

@@ -10,7 +10,7 @@
 //! | | std | here |
 //! |---|---|---|
 //! | poisoned by | a panic on the thread | a panic of the fiber, or of the thread that is none; not by a cancel |
-//! | a wait of a cancelled fiber | | unwinds, unless it has got what it waited for |
+//! | a wait that is [cancelled](crate::cancel) | | unwinds, unless it has got what it waited for |
 //! | `Once`, called from within its own closure | waits for ever | panics |
 //! | a cancel inside the closure of a `Once` or `OnceLock` | | undoes the attempt: the next runs its own |
 //! | a cancel inside the closure of a `LazyLock` | | is held back until the value is there |

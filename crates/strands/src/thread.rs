@@ -25,7 +25,7 @@
 //! - [`strands::thread_local!`](crate::thread_local) is per fiber; `std::thread_local!` is that of the worker,
 //!   which its fibers share: see [Soundness](crate::soundness).
 //! - [`Builder::spawn`] accepts a fiber before it has a stack; it fails while stacks are exhausted.
-//! - A fiber that a runtime's shutdown cancels unwinds with
+//! - A fiber can be [cancelled](crate::cancel). It unwinds with
 //!   [`Cancelled`](crate::cancel::Cancelled), which [`JoinHandle::join`] returns.
 //! - A scope, and [`JoinHandle::is_finished`], wait for the destructors of a fiber's [`LocalKey`]s too.
 //! - A panic's message has the name of the worker's OS thread, as std's hook knows no fibers. A hook of

@@ -3,8 +3,8 @@
 //! [`Instant`] is a type of strands' own, so that a runtime can be run in a time of its own. It
 //! converts from and into std's at no cost. The rest of std's is std's.
 //!
-//! Beyond std: [`Interval`] for what happens every so often, and [`Deadline`], a point in time that several
-//! waits share. What waits until a point in time takes either `Instant`, or a `Deadline`.
+//! Beyond std: [`timeout`] ends what takes too long, whatever it waits for. [`Interval`] is for what
+//! happens every so often, and [`Deadline`] is a point in time that several waits share. What waits until a point in time takes either `Instant`, or a `Deadline`.
 //!
 //! ```
 //! use strands::time::{Duration, Instant};
@@ -21,9 +21,11 @@ pub use std::time::{Duration, SystemTime, SystemTimeError, TryFromFloatSecsError
 
 pub use deadline::Deadline;
 pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
+pub use timeout::{Elapsed, deadline, timeout};
 
 mod deadline;
 mod interval;
+mod timeout;
 
 /// A point in time that never runs backwards, as `std::time::Instant`.
 ///

@@ -57,7 +57,7 @@ impl<T> JoinHandle<T> {
     /// # Errors
     ///
     /// The payload that the fiber panicked with; of type [`Cancelled`](crate::cancel::Cancelled) if
-    /// a shutdown of its runtime ended it.
+    /// it was cancelled: see [`was_cancelled`](crate::cancel::was_cancelled).
     ///
     /// # Panics
     ///
@@ -109,6 +109,48 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn is_finished(&self) -> bool {
         self.join.is_finished()
+    }
+
+    /// Asks the fiber to end, and returns at once: it unwinds from where it waits, or will next
+    /// wait. See [Cancellation](crate::cancel).
+    ///
+    /// A fiber that has not started drops its closure instead of running it. One that has ended is
+    /// not concerned. One that cancels itself goes on to its next wait.
+    ///
+    /// ```
+    /// use strands::cancel::was_cancelled;
+    ///
+    /// let listener = strands::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let server = strands::spawn(move || listener.incoming().for_each(drop));
+    /// server.cancel();
+    /// assert!(was_cancelled(&server.join()));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn cancel(&self) {
+        self.join.task().cancel();
+    }
+
+    /// [Cancels](Self::cancel) the fiber, and waits until it has ended: its destructors have run.
+    ///
+    /// # Errors
+    ///
+    /// As for [`join`](Self::join). It may also have come to its end in the meantime: then its
+    /// value is returned.
+    ///
+    /// # Panics
+    ///
+    /// As for [`join`](Self::join).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands::cancel::was_cancelled;
+    ///
+    /// let sleeper = strands::spawn(|| strands::sleep(Duration::MAX));
+    /// assert!(was_cancelled(&sleeper.cancel_and_join()));
+    /// ```
+    pub fn cancel_and_join(self) -> Result<T> {
+        self.cancel();
+        self.join()
     }
 }
 
@@ -216,6 +258,45 @@ impl<T> LocalJoinHandle<T> {
     /// ```
     pub fn is_finished(&self) -> bool {
         self.join.is_finished()
+    }
+
+    /// As [`JoinHandle::cancel`].
+    ///
+    /// ```
+    /// # let runtime = strands::Runtime::builder().workers(1).build()?;
+    /// runtime.run(|| {
+    ///     let handle = strands::spawn_local(|| unreachable!("it does not start"));
+    ///     handle.cancel();
+    ///     assert!(strands::cancel::was_cancelled(&handle.join()));
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn cancel(&self) {
+        self.join.task().cancel();
+    }
+
+    /// As [`JoinHandle::cancel_and_join`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// # let runtime = strands::Runtime::builder().workers(1).build()?;
+    /// runtime.run(|| {
+    ///     let handle = strands::spawn_local(strands::thread::park);
+    ///     strands::yield_now(); // It parks.
+    ///     assert!(strands::cancel::was_cancelled(&handle.cancel_and_join()));
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn cancel_and_join(self) -> Result<T> {
+        self.cancel();
+        self.join()
     }
 }
 

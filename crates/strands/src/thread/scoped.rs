@@ -19,8 +19,10 @@ use crate::thread::{Result, Thread};
 ///
 /// - If the closure panics, the panic goes on after the children have ended.
 /// - If a child panics and is not joined, the others run to their end, then this panics.
-/// - If the calling fiber is cancelled, the cancel unwinds it after the children have ended. A
-///   runtime's shutdown, which is what cancels, cancels the children too.
+/// - If the caller is [asked to unwind](crate::cancel) while it waits for its children, they are
+///   cancelled, and when they have ended it unwinds; so a cancel of a fiber, a time limit and a token
+///   reach the fibers of a scope below them.
+/// - A child that was cancelled has not panicked.
 ///
 /// # Panics
 ///
@@ -83,6 +85,32 @@ impl<'scope> Scope<'scope, '_> {
         T: Send + 'scope,
     {
         self.spawn_with(SpawnOptions::default(), f).expect("failed to spawn thread")
+    }
+
+    /// Cancels all fibers of the scope; those that are spawned later end without having started.
+    ///
+    /// They end in their own time, and the scope waits for them. A child may call this too, and
+    /// is cancelled itself.
+    ///
+    /// ```
+    /// use std::sync::Mutex;
+    /// use strands::time::Duration;
+    ///
+    /// let fastest = Mutex::new(None);
+    /// strands::scope(|scope| {
+    ///     for ms in [1, 3_600_000, 7_200_000] {
+    ///         let fastest = &fastest;
+    ///         scope.spawn(move || {
+    ///             strands::sleep(Duration::from_millis(ms));
+    ///             *fastest.lock().unwrap() = Some(ms);
+    ///             scope.cancel(); // The others need not go on.
+    ///         });
+    ///     }
+    /// });
+    /// assert_eq!(fastest.into_inner().unwrap(), Some(1));
+    /// ```
+    pub fn cancel(&self) {
+        self.spawner.cancel();
     }
 
     #[track_caller]
@@ -199,6 +227,39 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// ```
     pub fn is_finished(&self) -> bool {
         self.join.is_finished()
+    }
+
+    /// As [`JoinHandle::cancel`](crate::thread::JoinHandle::cancel). The scope does not take it
+    /// for a panic.
+    ///
+    /// ```
+    /// strands::scope(|scope| {
+    ///     scope.spawn(strands::thread::park).cancel();
+    /// });
+    /// ```
+    pub fn cancel(&self) {
+        self.join.task().cancel();
+    }
+
+    /// As [`JoinHandle::cancel_and_join`](crate::thread::JoinHandle::cancel_and_join).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// strands::scope(|scope| {
+    ///     let handle = scope.spawn(|| strands::sleep(std::time::Duration::MAX));
+    ///     assert!(strands::cancel::was_cancelled(&handle.cancel_and_join()));
+    /// });
+    /// ```
+    pub fn cancel_and_join(self) -> Result<T> {
+        self.cancel();
+        self.join()
     }
 }
 

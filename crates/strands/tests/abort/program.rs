@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use strands::cancel::{CancelToken, check_cancelled, is_cancel_error, is_cancelled, uncancellable};
 use strands::net::{TcpListener, TcpStream};
 use strands::sync::{Mutex, mpsc};
 use strands::thread::{self, Builder, Placement, sleep};
+use strands::time::timeout;
 use strands::{Runtime, scope, spawn, unblock};
 
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
@@ -91,11 +93,18 @@ fn shutdown_leaks() {
         });
         let its = starts.clone();
         runtime.spawn(move || {
+            let _noisy = Noisy("never: in I/O, which a shutdown does not end either");
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            its.send(()).unwrap();
+            let _ = listener.accept();
+        });
+        let its = starts.clone();
+        runtime.spawn(move || {
             let _noisy = Noisy("never: after the pool's work");
             unblock(|| its.send(()).unwrap());
             sleep(FOR_EVER);
         });
-        for _ in 0..3 {
+        for _ in 0..4 {
             started.recv().unwrap();
         }
         // One that runs goes on to its next wait.
@@ -115,7 +124,7 @@ fn shutdown_leaks() {
         runtime.spawn(move || drop(noisy));
         let unfinished = runtime.shutdown_timeout(Duration::MAX).unwrap_err();
         assert!(waits.load(SeqCst), "what runs is waited for");
-        assert_eq!(unfinished.fibers().len(), 5, "{unfinished}");
+        assert_eq!(unfinished.fibers().len(), 6, "{unfinished}");
         assert!(unfinished.fibers().iter().all(|fiber| fiber.waits_for().is_some()));
     }
     let dropped = runtime(2);
@@ -123,6 +132,48 @@ fn shutdown_leaks() {
     dropped.run(|| ());
     drop(dropped);
     all_works();
+}
+
+/// I/O fails; nothing else changes.
+fn cancels_are_errors() {
+    let work = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let soon = Duration::from_millis(2);
+        let error = timeout(soon, || listener.accept().unwrap_err()).unwrap();
+        assert!(is_cancel_error(&error), "{error}");
+        assert_eq!(timeout(soon, || sleep(soon + soon)), Ok(()));
+        let (sender, receiver) = mpsc::channel();
+        let late = spawn(move || {
+            sleep(soon + soon);
+            sender.send(1).unwrap();
+        });
+        assert_eq!(timeout(soon, || receiver.recv()), Ok(Ok(1)));
+        late.cancel_and_join().unwrap();
+
+        let token = CancelToken::new();
+        let error = token.run(|| {
+            token.cancel_with("the reason");
+            check_cancelled();
+            assert!(is_cancelled());
+            listener.accept().unwrap_err()
+        });
+        assert_eq!(error.unwrap().to_string(), "cancelled by a token: the reason");
+
+        let server = spawn(move || {
+            let _noisy = Noisy("the server");
+            let error = listener.accept().unwrap_err();
+            sleep(soon);
+            uncancellable(thread::yield_now);
+            is_cancel_error(&error)
+        });
+        thread::yield_now();
+        sleep(soon);
+        server.cancel();
+        // If it had not started, its closure is dropped.
+        assert!(server.join().unwrap_or(true));
+    };
+    work();
+    runtime(2).run(work);
 }
 
 fn a_panic_aborts() {
@@ -148,13 +199,16 @@ fn main() -> ExitCode {
         match &*case {
             "all works" => all_works(),
             "shutdown leaks" => shutdown_leaks(),
+            "cancels are errors" => cancels_are_errors(),
             "a panic aborts" => a_panic_aborts(),
             "main returns" => main_returns(),
             other => panic!("no case {other}"),
         }
         return ExitCode::SUCCESS;
     }
-    for case in ["all works", "shutdown leaks", "a panic aborts", "main returns"] {
+    let cases =
+        ["all works", "shutdown leaks", "cancels are errors", "a panic aborts", "main returns"];
+    for case in cases {
         let program = std::env::current_exe().unwrap();
         let output = Command::new(program).arg(case).output().unwrap();
         let [out, errors] =
