@@ -255,7 +255,15 @@ impl<T, W> WaitQueue<T, W> {
 
     /// Takes a `waiter` that was [enrolled](Locked::enrol) in this queue out of it, if it is there.
     ///
-    /// For [`Operation::withdraw`](crate::Operation::withdraw); see there for an example.
+    /// For [`Operation::withdraw`](crate::Operation::withdraw); see there for the whole.
+    ///
+    /// ```
+    /// use strands_sched::{WaitQueue, Waiter};
+    ///
+    /// let (queue, waiter) = (WaitQueue::new(()), Waiter::<()>::new());
+    /// queue.withdraw(&waiter); // It is in no line.
+    /// assert!(queue.lock().is_empty());
+    /// ```
     pub fn withdraw(&self, waiter: &Waiter<W>) {
         if !waiter.enrolled.get() {
             return;
@@ -402,7 +410,7 @@ impl<T, W> Locked<'_, T, W> {
 
     /// Puts a select's `arm` at the end of the line; if it is there already it stays where it is.
     ///
-    /// Always true, for [`Operation::enrol`](crate::Operation::enrol); see there for an example.
+    /// Always true, for [`Operation::enrol`](crate::Operation::enrol); see there for the whole.
     ///
     /// # Safety
     ///
@@ -411,6 +419,18 @@ impl<T, W> Locked<'_, T, W> {
     /// # Panics
     ///
     /// If another select uses `waiter`.
+    ///
+    /// ```
+    /// use strands_sched::{Arm, WaitQueue, Waiter};
+    ///
+    /// /// # Safety
+    /// ///
+    /// /// `waiter` stays where it is until it was withdrawn.
+    /// unsafe fn stand_in_line(queue: &WaitQueue<()>, waiter: &Waiter<()>, arm: Arm<'_>) -> bool {
+    ///     // SAFETY: the caller's promise.
+    ///     unsafe { queue.lock().enrol(waiter, arm, ()) }
+    /// }
+    /// ```
     pub unsafe fn enrol(&mut self, waiter: &Waiter<W>, arm: Arm<'_>, tag: W) -> bool {
         let node = waiter.node();
         // SAFETY: the node is there while it is enrolled. If not it is the caller's alone, and stays where it is.

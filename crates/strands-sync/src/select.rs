@@ -33,6 +33,7 @@ pub trait Message<'a, T> {
 }
 
 /// Where a message is until it is sent.
+#[doc(hidden)]
 pub enum Place<'a, T> {
     Own(Cell<Option<T>>),
     Lent(&'a Cell<Option<T>>),
