@@ -407,7 +407,15 @@ impl RawMutex {
 
     #[inline]
     fn try_lock(&self) -> bool {
-        let mut word = self.word.load(Relaxed);
+        match self.word.compare_exchange(0, LOCKED, Acquire, Relaxed) {
+            Ok(_) => true,
+            Err(word) => word & LOCKED == 0 && self.try_lock_before_others(word),
+        }
+    }
+
+    /// Nobody holds it, but there are some in line.
+    #[cold]
+    fn try_lock_before_others(&self, mut word: u32) -> bool {
         while word & LOCKED == 0 {
             match self.word.compare_exchange_weak(word, word | LOCKED, Acquire, Relaxed) {
                 Ok(_) => return true,
