@@ -115,7 +115,7 @@ unsafe impl Operation for ReadyOperation<'_> {
         self.look()
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
         let fail = |error: io::Error| {
             self.outcome.set(Some(Err(error)));
             false
@@ -136,11 +136,11 @@ unsafe impl Operation for ReadyOperation<'_> {
         }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         self.source.slot().queue.withdraw(&self.waiter);
     }
 
-    fn complete(&self) -> bool {
+    unsafe fn complete(&self) -> bool {
         let ready = self.look();
         if ready {
             self.source.pass_turn(self.direction);

@@ -41,6 +41,8 @@ use crate::task::{Header, TaskRef};
 /// # Safety
 ///
 /// After [`withdraw`](Self::withdraw), and after an [`enrol`](Self::enrol) that returned false, nobody has the arm any more.
+/// An operation may stand in one select several times: it is enrolled while it is enrolled already, and withdrawn
+/// more often than it is.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -61,18 +63,18 @@ use crate::task::{Header, TaskRef};
 ///         self.popped.get().is_some()
 ///     }
 ///
-///     fn enrol(&self, arm: Arm<'_>) -> bool {
+///     unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
 ///         let mut stack = self.stack.lock();
 ///         let (numbers, waiter) = (&*stack, &self.waiter);
 ///         // SAFETY: `select` borrows `self`, which so stays where it is until it is withdrawn.
 ///         numbers.is_empty() && unsafe { stack.enrol(waiter, arm, ()) }
 ///     }
 ///
-///     fn withdraw(&self) {
+///     unsafe fn withdraw(&self) {
 ///         self.stack.withdraw(&self.waiter);
 ///     }
 ///
-///     fn complete(&self) -> bool {
+///     unsafe fn complete(&self) -> bool {
 ///         self.attempt() // Somebody else may have been faster: then it goes on.
 ///     }
 /// }
@@ -100,13 +102,25 @@ pub unsafe trait Operation {
 
     /// Enrols `arm` where those look who can make it possible, unless it looks possible now: then
     /// false. It need not be: [`attempt`](Self::attempt) is asked.
-    fn enrol(&self, arm: Arm<'_>) -> bool;
+    ///
+    /// # Safety
+    ///
+    /// It stays where it is, and what it borrows lives, until it was [withdrawn](Self::withdraw).
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool;
 
     /// Takes the arm out, if it is still there.
-    fn withdraw(&self);
+    ///
+    /// # Safety
+    ///
+    /// Called by who has enrolled it.
+    unsafe fn withdraw(&self);
 
     /// It was chosen and has been withdrawn. Says whether that has performed it; if not, all begins anew.
-    fn complete(&self) -> bool {
+    ///
+    /// # Safety
+    ///
+    /// It is so.
+    unsafe fn complete(&self) -> bool {
         true
     }
 
@@ -122,18 +136,21 @@ unsafe impl<O: Operation> Operation for Option<O> {
         self.as_ref().is_some_and(O::attempt)
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
-        self.as_ref().is_none_or(|operation| operation.enrol(arm))
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
+        // SAFETY: the caller's promise.
+        self.as_ref().is_none_or(|operation| unsafe { operation.enrol(arm) })
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         if let Some(operation) = self {
-            operation.withdraw();
+            // SAFETY: the caller's promise.
+            unsafe { operation.withdraw() };
         }
     }
 
-    fn complete(&self) -> bool {
-        self.as_ref().is_some_and(O::complete)
+    unsafe fn complete(&self) -> bool {
+        // SAFETY: the caller's promise.
+        self.as_ref().is_some_and(|operation| unsafe { operation.complete() })
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -289,9 +306,9 @@ pub fn select(
         }
         may_be_late = true;
         let timers = operations.iter().filter_map(|operation| operation.deadline());
-        if let Some(index) = wait(operations, turns, timers.chain(deadline).min())
-            && operations[index].complete()
-        {
+        let chosen = wait(operations, turns, timers.chain(deadline).min());
+        // SAFETY: this one was chosen, and all have been withdrawn.
+        if let Some(index) = chosen.filter(|&index| unsafe { operations[index].complete() }) {
             return Some(index);
         }
     }
@@ -319,8 +336,9 @@ fn wait(operations: &[&dyn Operation], turns: Turns, deadline: Option<Instant>) 
     let mut outcome = Outcome::Woken;
     let all = turns.clone().all(|index| {
         let index_of_arm = u32::try_from(index).expect("`Turns` has looked");
-        let goes_on = choice.is_open()
-            && operations[index].enrol(Arm { choice: &choice, index: index_of_arm });
+        let arm = Arm { choice: &choice, index: index_of_arm };
+        // SAFETY: it is borrowed, and withdrawn below: nothing unwinds before that.
+        let goes_on = choice.is_open() && unsafe { operations[index].enrol(arm) };
         enrolled += usize::from(goes_on);
         goes_on
     });
@@ -330,7 +348,8 @@ fn wait(operations: &[&dyn Operation], turns: Turns, deadline: Option<Instant>) 
     }
     let chosen = choice.settle();
     for index in turns.take(enrolled) {
-        operations[index].withdraw();
+        // SAFETY: it was enrolled above.
+        unsafe { operations[index].withdraw() };
     }
     in_line.disarm();
     if outcome == Outcome::Cancelled && chosen.is_none() {
@@ -424,11 +443,11 @@ unsafe impl Operation for Timer {
         self.0.is_some_and(has_passed)
     }
 
-    fn enrol(&self, _: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, _: Arm<'_>) -> bool {
         true
     }
 
-    fn withdraw(&self) {}
+    unsafe fn withdraw(&self) {}
 
     fn deadline(&self) -> Option<Instant> {
         self.0

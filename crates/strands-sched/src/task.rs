@@ -939,7 +939,7 @@ unsafe impl<T> Operation for JoinOperation<'_, T> {
         self.join.task.joined.is_set() && !self.join.is_taken.get()
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
         if self.join.is_taken.get() || self.enrolled.get() {
             return true;
         }
@@ -953,7 +953,7 @@ unsafe impl<T> Operation for JoinOperation<'_, T> {
         enrolled
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         if self.enrolled.replace(false) {
             // SAFETY: it is there, and is written by nobody else but for its atomic word.
             self.join.task.joined.withdraw(unsafe { &*self.arm.get().cast::<Parker>() });

@@ -96,7 +96,8 @@ struct Node<W> {
 pub struct Waiter<W> {
     /// There while it is enrolled.
     node: UnsafeCell<MaybeUninit<Node<W>>>,
-    enrolled: Cell<bool>,
+    /// The address of the queue that it is enrolled in; 0: in none.
+    queue: Cell<usize>,
 }
 
 impl<W> Default for Waiter<W> {
@@ -113,7 +114,7 @@ impl<W> Waiter<W> {
     /// assert!(!waiter.is_enrolled());
     /// ```
     pub const fn new() -> Waiter<W> {
-        Waiter { node: UnsafeCell::new(MaybeUninit::uninit()), enrolled: Cell::new(false) }
+        Waiter { node: UnsafeCell::new(MaybeUninit::uninit()), queue: Cell::new(0) }
     }
 
     /// Whether a select that waits uses it.
@@ -123,7 +124,7 @@ impl<W> Waiter<W> {
     /// ```
     #[inline]
     pub fn is_enrolled(&self) -> bool {
-        self.enrolled.get()
+        self.queue.get() != 0
     }
 
     /// For [`Operation::attempt`](crate::Operation::attempt).
@@ -257,6 +258,10 @@ impl<T, W> WaitQueue<T, W> {
     ///
     /// For [`Operation::withdraw`](crate::Operation::withdraw); see there for the whole.
     ///
+    /// # Panics
+    ///
+    /// If it was enrolled in another queue.
+    ///
     /// ```
     /// use strands_sched::{WaitQueue, Waiter};
     ///
@@ -265,9 +270,10 @@ impl<T, W> WaitQueue<T, W> {
     /// assert!(queue.lock().is_empty());
     /// ```
     pub fn withdraw(&self, waiter: &Waiter<W>) {
-        if !waiter.enrolled.get() {
+        if !waiter.is_enrolled() {
             return;
         }
+        assert_eq!(waiter.queue.get(), ptr::from_ref(self).addr(), "a waiter is in another queue");
         let node = waiter.node();
         // SAFETY: it is there. If it was chosen it is in no line, and nobody looks at it any more; if not, it may be in
         // this one, and who has it holds the lock.
@@ -277,7 +283,7 @@ impl<T, W> WaitQueue<T, W> {
             }
             node.drop_in_place();
         }
-        waiter.enrolled.set(false);
+        waiter.queue.set(0);
     }
 }
 
@@ -418,7 +424,7 @@ impl<T, W> Locked<'_, T, W> {
     ///
     /// # Panics
     ///
-    /// If another select uses `waiter`.
+    /// If another select uses `waiter`, or it is enrolled in another queue.
     ///
     /// ```
     /// use strands_sched::{Arm, WaitQueue, Waiter};
@@ -432,13 +438,15 @@ impl<T, W> Locked<'_, T, W> {
     /// }
     /// ```
     pub unsafe fn enrol(&mut self, waiter: &Waiter<W>, arm: Arm<'_>, tag: W) -> bool {
-        let node = waiter.node();
+        let (node, queue) = (waiter.node(), ptr::from_ref(self.queue).addr());
         // SAFETY: the node is there while it is enrolled. If not it is the caller's alone, and stays where it is.
         unsafe {
-            if waiter.enrolled.replace(true) {
+            if waiter.is_enrolled() {
+                assert_eq!(waiter.queue.get(), queue, "a waiter is in another queue");
                 assert!(arm.is_of_same(&(*node).parker), "an operation is in two selects at once");
                 return true;
             }
+            waiter.queue.set(queue);
             let (links, linked) = (Links::new(), Cell::new(false));
             node.write(Node { links, linked, parker: arm.parker(), tag });
             self.inner.waiters.push(node, Place::Last);

@@ -297,8 +297,9 @@ impl<T> Sender<T> {
     pub fn closed_deadline(&self, deadline: impl Into<Option<Instant>>) -> bool {
         static CLOSED: Op = Op("broadcast::Sender::closed");
         charge();
-        // The last receiver leaves first, and takes this line's lock then.
-        let closed = |(): &mut ()| (self.receiver_count() == 0).then_some(());
+        // The last receiver leaves first, and takes this line's lock then. Under it nothing may suspend, as
+        // `receiver_count` may.
+        let closed = |(): &mut ()| (self.shared.messages.lock().receivers == 0).then_some(());
         match self.shared.closed.wait(&CLOSED, deadline.into(), (), closed) {
             Ok(()) | Err(Outcome::Woken) => true,
             Err(Outcome::TimedOut) => false,
@@ -792,14 +793,14 @@ unsafe impl<T> Operation for RecvOperation<'_, T> {
         !receiver.shared.messages.lock().must_wait(receiver.next)
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
         let receiver = self.receiver.borrow();
         let mut messages = receiver.shared.messages.lock();
         // SAFETY: `select` borrows us until we are withdrawn.
         messages.must_wait(receiver.next) && unsafe { messages.enrol(&self.waiter, arm, ()) }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         self.receiver.borrow().shared.messages.withdraw(&self.waiter);
     }
 }

@@ -368,18 +368,18 @@ unsafe impl Operation for NotifiedOperation<'_> {
         self.done.get()
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
         let mut line = self.notify.line.lock();
         let told = line.broadcasts != self.broadcasts.get() || line.permit;
         // SAFETY: `select` borrows us until we are withdrawn.
         !told && unsafe { line.enrol(&self.waiter, arm, ()) }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         self.notify.line.withdraw(&self.waiter);
     }
 
-    fn complete(&self) -> bool {
+    unsafe fn complete(&self) -> bool {
         // Told to all, perhaps: that is not to be heard once more.
         self.broadcasts.set(self.notify.line.lock().broadcasts);
         self.done.set(true);

@@ -464,7 +464,7 @@ unsafe impl<T> Operation for RecvOperation<'_, T> {
         flags & (SENT | SENDER_GONE | RECEIVER_GONE) != 0
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
         let shared = &self.receiver.borrow().shared;
         let mut line = shared.line.lock();
         let flags = shared.flags.fetch_or(WAITERS, AcqRel);
@@ -473,7 +473,7 @@ unsafe impl<T> Operation for RecvOperation<'_, T> {
         !is_over && unsafe { line.enrol(&self.waiter, arm, ()) }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         self.receiver.borrow().shared.line.withdraw(&self.waiter);
     }
 }

@@ -1158,8 +1158,9 @@ impl<'a> AcquireOperation<'a> {
     pub fn take(&self) -> Option<Result<SemaphorePermit<'a>, AcquireError>> {
         self.waiter.assert_idle();
         let (semaphore, permits) = (self.semaphore, self.needed);
+        // Made only if it was granted: one that is dropped gives its permits back.
         let granted =
-            || self.granted.replace(false).then_some(SemaphorePermit { semaphore, permits });
+            || self.granted.replace(false).then(|| SemaphorePermit { semaphore, permits });
         self.done.replace(false).then(|| granted().ok_or(AcquireError(())))
     }
 }
@@ -1187,14 +1188,18 @@ unsafe impl Operation for AcquireOperation<'_> {
         true
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
+        // Twice in one select: it is in line already, and must not announce one that is not.
+        if self.waiter.is_enrolled() {
+            return true;
+        }
         let mut line = self.semaphore.line.lock();
         let waiter = Waiter { needed: self.needed, granted: &self.granted };
         // SAFETY: `select` borrows us, and so the cell, until we are withdrawn.
         self.semaphore.announce(self.needed) && unsafe { line.enrol(&self.waiter, arm, waiter) }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         if self.waiter.is_enrolled() {
             self.semaphore.line.withdraw(&self.waiter);
             if !self.granted.get() {
@@ -1203,7 +1208,7 @@ unsafe impl Operation for AcquireOperation<'_> {
         }
     }
 
-    fn complete(&self) -> bool {
+    unsafe fn complete(&self) -> bool {
         self.done.set(true);
         true
     }

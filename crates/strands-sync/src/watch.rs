@@ -732,14 +732,19 @@ unsafe impl<T> Operation for ChangedOperation<'_, T> {
         !self.receiver.borrow().must_wait()
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
         let receiver = self.receiver.borrow();
         let mut line = receiver.shared.changed.lock();
         // SAFETY: `select` borrows us until we are withdrawn.
         receiver.must_wait() && unsafe { line.enrol(&self.waiter, arm, ()) }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         self.receiver.borrow().shared.changed.withdraw(&self.waiter);
+    }
+
+    /// The wake for a change that was seen already may come late.
+    unsafe fn complete(&self) -> bool {
+        self.attempt()
     }
 }

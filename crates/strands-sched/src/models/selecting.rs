@@ -62,13 +62,13 @@ unsafe impl Operation for Acquire<'_> {
         left.is_some()
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
         let mut permits = self.permits.0.lock();
         // SAFETY: `select` borrows us until we are withdrawn.
         *permits == 0 && unsafe { permits.enrol(&self.waiter, arm, ()) }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         self.permits.0.withdraw(&self.waiter);
     }
 }

@@ -108,18 +108,18 @@ unsafe impl<T> Operation for RecvOperation<'_, T> {
         true
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
         let slot = Slot { cell: &self.message, side: Side::Receivers };
         let has_more = self.rest.is_some_and(|rest| !rest.borrow().is_empty());
         // SAFETY: `select` borrows us, and so the cell, until we are withdrawn.
         !has_more && unsafe { self.channel.enrol(&self.waiter, arm, slot) }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         self.channel.withdraw(&self.waiter);
     }
 
-    fn complete(&self) -> bool {
+    unsafe fn complete(&self) -> bool {
         self.done.set(true);
         true
     }
@@ -244,7 +244,11 @@ unsafe impl<T> Operation for SendOperation<'_, T> {
         performed
     }
 
-    fn enrol(&self, arm: Arm<'_>) -> bool {
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
+        // Twice in one select: it is in line already, and the cell is of those who have the line's lock.
+        if self.waiter.is_enrolled() {
+            return true;
+        }
         let cell = self.message.cell();
         let message = cell.take();
         let is_empty = message.is_none();
@@ -254,11 +258,11 @@ unsafe impl<T> Operation for SendOperation<'_, T> {
         is_empty || unsafe { self.channel.enrol(&self.waiter, arm, slot) }
     }
 
-    fn withdraw(&self) {
+    unsafe fn withdraw(&self) {
         self.channel.withdraw(&self.waiter);
     }
 
-    fn complete(&self) -> bool {
+    unsafe fn complete(&self) -> bool {
         self.done.set(true);
         true
     }
