@@ -49,7 +49,7 @@ pub(crate) fn force() -> ! {
 /// from what it catches for: there, another unwinding does no harm.
 ///
 /// Where it cannot be told, it is what std says of the thread: with the MSVC tools of Windows, and on a
-/// stack that did not begin with `entry`.
+/// stack that did not begin with `entry`, unless there is a cleanup nearer than whatever catches.
 ///
 /// It walks the stack, at some hundred nanoseconds a frame: it is for rare occasions.
 ///

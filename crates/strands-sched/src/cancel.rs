@@ -3,7 +3,6 @@
 //! A fiber that is cancelled wakes up where it waits and unwinds from there with a [`Cancelled`]
 //! payload: destructors run, no panic message is printed, and the join handle gets the payload.
 //! It is delivered only where the operation has had no effect; one that has won its race returns
-//! It is delivered only where the operation has had no effect; one that has won its race returns
 //! normally, and the cancel waits for the next suspension. None is delivered inside
 //! [`uncancellable`], nor where an unwinding would abort the process: in a destructor that an
 //! unwinding runs, and beneath a function that no panic may leave (`extern "C"`). Inside [`as_error`],
@@ -11,7 +10,6 @@
 //!
 //! A time limit ([`timeout_at`]) and a token ([`CancelToken`](crate::CancelToken)) are the same with
 //! a [frame](crate::frame) at which the unwinding stops. There the caller may be a plain thread too.
-//!
 //!
 //! Turned down: a flag that user code must poll (nobody does), and freeing the stack without
 //! unwinding it (its borrows may be in use elsewhere).
@@ -457,5 +455,11 @@ pub(crate) fn deliverable_to_end(me: &Header) -> bool {
 /// Whether what asks the running party to unwind, or to fail, may do so here.
 #[inline]
 pub(crate) fn deliverable(me: &Header) -> bool {
-    frame::is_asked(me) && !(CAN_UNWIND && no_unwinding_may_pass())
+    frame::is_asked(me) && (!CAN_UNWIND || fails_instead(me) || !no_unwinding_may_pass())
+}
+
+/// What asks becomes an error: nothing unwinds, so nothing is in its way.
+#[cold]
+fn fails_instead(me: &Header) -> bool {
+    me.fallible.get() && frame::look(me).is_some_and(|ask| ask.as_error)
 }

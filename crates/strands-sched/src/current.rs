@@ -237,11 +237,13 @@ impl PlainThread {
         if ready() {
             return Outcome::Woken;
         }
-        let limit = frame::limit(&self.header);
+        let mut limit = frame::limit(&self.header);
         loop {
+            let has_passed = is_over(limit);
             if cancel::deliverable(&self.header) {
                 return Outcome::Cancelled;
             }
+            limit = limit.filter(|_| !has_passed);
             let mut state = lock(&self.state);
             // One that came between our look and the lock ends the wait before it begins.
             if !std::mem::take(&mut state.notified) {
@@ -276,7 +278,7 @@ impl PlainThread {
         mut block: impl FnMut(Option<Duration>),
     ) -> Outcome {
         lock(&self.state).alarm = Some(alarm.clone());
-        let limit = frame::limit(&self.header);
+        let mut limit = frame::limit(&self.header);
         let outcome = loop {
             if ready() {
                 break Outcome::Woken;
@@ -284,9 +286,11 @@ impl PlainThread {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 break Outcome::TimedOut;
             }
+            let has_passed = is_over(limit);
             if cancel::deliverable(&self.header) {
                 break Outcome::Cancelled;
             }
+            limit = limit.filter(|_| !has_passed);
             block(time_left(deadline, limit));
         };
         let mut state = lock(&self.state);
@@ -296,9 +300,13 @@ impl PlainThread {
     }
 }
 
-/// Until the deadline, or the time limit around the wait if that comes first and may end it.
+/// Asked before it is asked whether a time limit may end the wait: one that has passed then, and may not, is none.
+fn is_over(limit: Option<Instant>) -> bool {
+    limit.is_some_and(|limit| limit <= Instant::now())
+}
+
+/// Until the deadline, or the time limit around the wait if that comes first.
 fn time_left(deadline: Option<Instant>, limit: Option<Instant>) -> Option<Duration> {
-    let limit = limit.filter(|_| !std::thread::panicking());
     let first = [deadline, limit].into_iter().flatten().min()?;
     Some(first.saturating_duration_since(Instant::now()))
 }

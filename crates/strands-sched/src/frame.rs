@@ -213,6 +213,10 @@ pub(crate) fn look(me: &Header) -> Option<Ask> {
     let now = now(me);
     let mut found: Option<(Option<Instant>, Ask)> = None;
     each_in_reach(me, |frame, as_error| {
+        // What can only fail does not keep from unwinding what asks from inside of it.
+        if as_error && found.as_ref().is_some_and(|(_, ask)| !ask.as_error) {
+            return;
+        }
         let Some(frame) = frame else {
             if me.cancel_requested() {
                 found = Some((None, Ask { frame: 0, as_error, why: Why::Fiber }));

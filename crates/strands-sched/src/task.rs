@@ -657,7 +657,8 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
             let cancelled = (*task).header.cancel_requested();
             let result = panic::catch_unwind(AssertUnwindSafe(move || {
                 if cancelled {
-                    drop(f);
+                    // As in one that unwinds; and whoever discards it may be asked himself.
+                    cancel::uncancellable(|| drop(f));
                     return Err(Box::new(Cancelled::before_start()) as Box<dyn Any + Send>);
                 }
                 Ok(f())
@@ -696,8 +697,8 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
     unsafe fn drop_result(stage: *mut Stage<F, T>) -> Option<Unhandled> {
         // SAFETY: the caller's promise.
         let result = unsafe { mem::replace(&mut *stage, Stage::Empty) };
-        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(result)));
-        let payload = dropped.err()?;
+        let drop = || cancel::uncancellable(|| drop(result));
+        let payload = panic::catch_unwind(AssertUnwindSafe(drop)).err()?;
         let how = Unhandled::by(&*payload);
         drop_payload(payload);
         Some(how)

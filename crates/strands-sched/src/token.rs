@@ -136,8 +136,8 @@ impl CancelToken {
 
     /// Cancels it. Says whether this was the first time.
     ///
-    /// Returns when its children are cancelled, all have been told, and all callbacks have
-    /// returned; it does not wait for those that unwind.
+    /// The first time it returns when its children are cancelled, all have been told, and all callbacks have
+    /// returned; it does not wait for those that unwind. After that it returns at once.
     ///
     /// # Panics
     ///
@@ -188,7 +188,9 @@ impl CancelToken {
         }
         let mut panic = None;
         for callback in callbacks {
-            if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| callback(&reason))) {
+            // Whoever cancels may be asked himself, by this very token.
+            let call = || cancel::uncancellable(|| callback(&reason));
+            if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(call)) {
                 match &panic {
                     None => panic = Some(payload),
                     Some(_) => drop_payload(payload),
@@ -338,9 +340,10 @@ impl CancelToken {
     }
 
     /// Has `callback` called when it is cancelled: by who cancels it. If it is cancelled already,
-    /// here and now. Either way once, unless the handle is dropped before.
+    /// here and now. Either way once, unless the handle is dropped before a cancel begins.
     ///
-    /// A callback may wait, and holds up who cancels. It should not own a clone of this token, or the two
+    /// A callback may wait, and holds up who cancels. Nothing cancels it meanwhile, but a
+    /// [`timeout_at`](crate::timeout_at) of its own works. It should not own a clone of this token, or the two
     /// keep each other alive.
     ///
     /// # Panics
@@ -363,7 +366,7 @@ impl CancelToken {
         let key = match self.listen(Listener::Call(Box::new(callback))) {
             Ok(key) => Some(key),
             Err((Listener::Call(callback), reason)) => {
-                callback(&reason);
+                cancel::uncancellable(|| callback(&reason));
                 None
             }
             Err(_) => unreachable!("a callback was put on the list"),

@@ -837,9 +837,9 @@ impl Worker {
                     return true;
                 }
             }
-            // Who spawns from outside sees nobody asleep.
+            // Who spawns from outside sees nobody asleep. `rest` looks after it: a spin is not for that.
             if !own.shared.injector.is_empty() {
-                return true;
+                break;
             }
         }
         own.spin.was_in_vain();

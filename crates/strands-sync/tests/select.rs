@@ -285,6 +285,76 @@ fn an_outcome_that_was_not_fetched_stays() {
 
 /// Of two that are always possible each is chosen half of the time, wherever they stand; biased, the first.
 #[test]
+fn a_closed_semaphore_gives_no_permits() {
+    let semaphore = Semaphore::new(0);
+    semaphore.close();
+    let acquire = semaphore.select_acquire_many(3);
+    only(&acquire);
+    assert!(acquire.take().unwrap().is_err());
+    drop(acquire);
+    assert_eq!(semaphore.available_permits(), 0);
+}
+
+#[test]
+fn an_operation_may_stand_in_a_select_twice() {
+    for round in 0..200 * stress() {
+        let (sender, receiver) = rendezvous();
+        let semaphore = Semaphore::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let send = sender.select_send(Box::new(round));
+                assert!(select(&[&send, &send, &send], Order::Fair, None).is_some());
+                assert!(send.take().unwrap().is_ok(), "it is open");
+            });
+            scope.spawn(|| {
+                let acquire = semaphore.select_acquire_many(2);
+                assert!(select(&[&acquire, &acquire], Order::Fair, None).is_some());
+                acquire.take().unwrap().unwrap().forget();
+            });
+            assert_eq!(receiver.recv(), Ok(Box::new(round)));
+            semaphore.add_permits(3);
+        });
+        semaphore.try_acquire().expect("one is left, and nobody in line").forget();
+    }
+}
+
+#[test]
+fn a_change_is_news_once() {
+    let (sender, mut receiver) = watch::channel(0);
+    let last = 2_000 * stress();
+    std::thread::scope(|scope| {
+        // Whoever receives the last is done; the sender lives until then.
+        scope.spawn(|| {
+            for number in 1..=last {
+                sender.send_replace(number);
+            }
+        });
+        while *receiver.borrow_and_update() < last {
+            let changed = receiver.select_changed();
+            only(&changed);
+            assert_eq!(changed.take(), Some(Ok(())), "it was performed");
+        }
+    });
+}
+
+#[test]
+fn a_sender_that_waits_for_the_end_lets_the_receiver_go() {
+    for spent in 0..4 {
+        on_one_worker(move || {
+            let (sender, receiver) = broadcast::channel::<()>(1);
+            let ends = move || drop(receiver);
+            let receiver = spawn_local(SpawnOptions::default(), ends).unwrap();
+            // So that the budget is spent at each of the places where that is looked at.
+            for _ in 0..spent {
+                sender.len();
+            }
+            while !sender.closed_timeout(Duration::ZERO) {}
+            receiver.join().unwrap();
+        });
+    }
+}
+
+#[test]
 fn a_choice_by_lot_is_fair() {
     everywhere(|| {
         let (now, never) = (Timer::at(Instant::now()), Timer::at(None));

@@ -64,8 +64,9 @@
 //! **Waiting below a callback from C.** Unwinding cannot pass a Rust `extern "C"` function: the
 //! process aborts, by Rust's rule. So a fiber that waits inside a callback (a comparison function
 //! of `qsort`, say) gets no cancel there, but at its next wait after the callback has returned. A
-//! shutdown waits for it, or names it. On a plain thread this is not seen: below a time limit or a
-//! token there, such a wait has to be wrapped in
+//! shutdown waits for it, or names it. So a [`timeout`](crate::time::timeout) *inside* of the callback ends no wait
+//! either: use what takes a limit of its own there, such as `recv_timeout`. On a plain thread, and with the MSVC tools of Windows,
+//! it is not always seen: below a time limit or a token, such a wait has to be wrapped in
 //! [`cancel::uncancellable`](crate::cancel::uncancellable).
 //!
 //! **A bare coroutine that outlives its thread's locals.** `strands_fiber::Coroutine`, the machine
@@ -81,7 +82,7 @@
 //! must end no sooner than the coroutine, and no other resume it. The types do not say so. Nothing
 //! in *this* crate's interface calls back in such a place. A coroutine that suspends inside of a
 //! [`timeout`](crate::time::timeout) or a [token](crate::cancel::CancelToken)'s `run`, and is left there, leaves the
-//! limit in force: it may end the fiber, and that is all.
+//! limit in force: it may end the fiber, and that is all. One that is left inside of `uncancellable` leaves the fiber uncancellable.
 //!
 //! **`std::process::exit`, called by a fiber.** Where the system then destroys the thread-locals of
 //! the calling thread (glibc, macOS and Windows do), it destroys what *other* fibers of that worker may have lent to

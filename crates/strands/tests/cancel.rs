@@ -865,6 +865,47 @@ fn callbacks_may_panic_wait_and_cancel() {
 }
 
 #[test]
+fn a_callback_is_not_cut_short_by_what_it_is_told_of() {
+    from_everywhere(|| {
+        let token = CancelToken::new();
+        let calls = Arc::new(AtomicUsize::new(0));
+        for _ in 0..2 {
+            let calls = calls.clone();
+            let callback = move |_: &_| {
+                sleep(Duration::from_micros(10));
+                count(&calls);
+            };
+            token.on_cancel(callback).keep();
+        }
+        let (its, late) = (token.clone(), calls.clone());
+        let ended = token.run(|| {
+            its.cancel();
+            its.on_cancel(move |_| {
+                yield_now();
+                count(&late);
+            })
+            .keep();
+            for_ever();
+        });
+        assert!(ended.is_err());
+        assert_eq!(calls.load(SeqCst), 3);
+        let elapsed = timeout(Duration::ZERO, || {
+            let (other, calls) = (CancelToken::new(), calls.clone());
+            other
+                .on_cancel(move |_| {
+                    yield_now();
+                    count(&calls);
+                })
+                .keep();
+            other.cancel();
+            for_ever();
+        });
+        assert_eq!(elapsed, Err(Elapsed));
+        assert_eq!(calls.load(SeqCst), 4);
+    });
+}
+
+#[test]
 fn a_token_is_cancelled_by_one_of_many() {
     let runtime = runtime(2);
     for round in 0..200 {
@@ -927,4 +968,80 @@ fn types_are_what_users_need() {
     assert_eq!(format!("{token:?}"), "CancelToken { reason: None, .. }");
     token.cancel_with(io::Error::other("why"));
     assert!(token.reason().unwrap().get_ref().is::<io::Error>());
+}
+
+#[test]
+fn what_was_never_started_is_dropped_to_its_end() {
+    let runtime = runtime(1);
+    runtime.run(|| {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let (its, mine) = (dropped.clone(), dropped.clone());
+        let captured = Defer(move || {
+            yield_now();
+            count(&its);
+        });
+        let fiber = thread::spawn(move || drop(captured));
+        assert!(was_cancelled(&fiber.cancel_and_join()));
+        assert_eq!(dropped.load(SeqCst), 1);
+        // A result that nobody wants, of a fiber that is cancelled at its end.
+        let (starts, has_started) = std_mpsc::channel();
+        let detached = thread::spawn(move || {
+            starts.send(()).unwrap();
+            uncancellable(yield_now);
+            Defer(move || {
+                yield_now();
+                count(&mine);
+            })
+        });
+        while has_started.try_recv().is_err() {
+            yield_now();
+        }
+        detached.cancel();
+        drop(detached);
+        while dropped.load(SeqCst) < 2 {
+            yield_now();
+        }
+    });
+}
+
+/// Calls `f` from a function that no panic may leave.
+fn from_c(f: &dyn Fn()) {
+    extern "C" fn callback(f: &Callback) {
+        (f.0)();
+    }
+    struct Callback<'a>(&'a dyn Fn());
+    callback(&Callback(f));
+}
+
+#[test]
+fn input_and_output_fail_below_a_callback_from_c() {
+    from_everywhere(|| {
+        let (stream, _peer) = pair();
+        let failed = Cell::new(false);
+        let read = || (&stream).read(&mut [0]);
+        let elapsed = timeout(SHORT, || {
+            from_c(&|| failed.set(is_cancel_error(&cancel_as_error(read).unwrap_err())));
+            check_cancelled();
+        });
+        assert!(failed.get());
+        assert_eq!(elapsed, Err(Elapsed));
+    });
+}
+
+#[test]
+fn an_error_from_outside_does_not_hold_up_a_time_limit_inside() {
+    from_everywhere(|| {
+        let (stream, _peer) = pair();
+        let inner = Cell::new(None);
+        let outer = CancelToken::new();
+        let ended = outer.run(|| {
+            cancel_as_error(|| {
+                outer.cancel();
+                inner.set(Some(timeout(SHORT, || while (&stream).read(&mut [0]).is_err() {})));
+            });
+            for_ever();
+        });
+        assert_eq!(inner.get(), Some(Err(Elapsed)));
+        assert!(ended.is_err());
+    });
 }

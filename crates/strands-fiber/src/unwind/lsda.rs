@@ -24,6 +24,8 @@ pub(super) enum Landing {
 pub(super) struct Seen {
     catch: bool,
     pub(super) cleanup: bool,
+    /// An unwinding from here comes to what aborts the process before anything catches it.
+    pub(super) aborts: bool,
 }
 
 impl Seen {
@@ -32,8 +34,14 @@ impl Seen {
         match landing {
             Landing::Passes => {}
             Landing::Catch => self.catch = true,
-            Landing::Filter => self.cleanup = true,
-            Landing::None => self.cleanup |= !self.catch,
+            Landing::Filter => {
+                self.cleanup = true;
+                self.aborts |= !self.catch;
+            }
+            Landing::None => {
+                self.cleanup |= !self.catch;
+                self.aborts |= !self.catch;
+            }
         }
     }
 }
@@ -54,7 +62,10 @@ pub(super) unsafe fn landing(table: *const u8, function: usize, ip: usize) -> La
     // with the encoding that the table names.
     unsafe {
         if let encoding @ ..=OMITTED_BELOW = reader.byte() {
-            reader.encoded(encoding); // Where landing pads are counted from.
+            // Where landing pads are counted from.
+            if reader.encoded(encoding).is_none() {
+                return Landing::Passes;
+            }
         }
         if let ..=OMITTED_BELOW = reader.byte() {
             reader.uleb128(); // Where the types are that are caught.

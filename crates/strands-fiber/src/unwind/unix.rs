@@ -32,12 +32,12 @@ struct Walk {
     seen: Seen,
 }
 
-/// None if the stack did not begin with `entry`.
+/// None if the stack did not begin with `entry`, or the walk did not come to it, and what was met says nothing.
 pub(super) fn is_cleaning_up(entry: usize) -> Option<bool> {
     let mut walk = Walk { entry, entry_met: false, seen: Seen::default() };
     // SAFETY: `look` gets the address of `walk`, which outlives the call.
     unsafe { _Unwind_Backtrace(look, (&raw mut walk).cast()) };
-    walk.entry_met.then_some(walk.seen.cleanup)
+    (walk.entry_met || walk.seen.aborts).then_some(walk.seen.cleanup)
 }
 
 extern "C" fn look(frame: *mut Frame, walk: *mut c_void) -> c_int {

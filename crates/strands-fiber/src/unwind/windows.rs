@@ -32,7 +32,7 @@ fn walk(entry: usize) -> Option<bool> {
         let pc = context.Rip;
         let (image, function) = lookup(pc);
         if function.is_null() {
-            return None; // The end.
+            return seen.aborts.then_some(true); // The end.
         }
         // SAFETY: it is the row of the table that was found.
         let start = (image + u64::from(unsafe { (*function).BeginAddress })) as usize;

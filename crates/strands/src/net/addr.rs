@@ -126,6 +126,7 @@ pub(super) fn each<T>(
     for address in addresses.to_socket_addrs()? {
         match f(&address) {
             Ok(value) => return Ok(value),
+            Err(error) if crate::cancel::is_cancel_error(&error) => return Err(error),
             Err(error) => last = Some(error),
         }
     }

@@ -36,7 +36,8 @@ pub use strands_sched::Elapsed;
 /// It works on a plain thread too, for what this crate waits for; what std waits for (its locks, its
 /// sockets, its sleep) takes as long as it takes, there and, in [`unblock`](crate::unblock), from a
 /// fiber. Where panics abort, nothing can be unwound: I/O in `f` fails instead, with what
-/// [`is_cancel_error`](crate::cancel::is_cancel_error) knows.
+/// [`is_cancel_error`](crate::cancel::is_cancel_error) knows. In a fiber it ends no wait inside of a destructor that an unwinding runs,
+/// or of a callback from C.
 ///
 /// # Errors
 ///
