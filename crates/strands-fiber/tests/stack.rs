@@ -111,6 +111,17 @@ fn a_stack_has_the_size_asked_for_and_knows_its_addresses() {
 }
 
 #[test]
+fn debug_forms_say_where_and_how_many() {
+    let mut pool = pool(PoolConfig::default());
+    let stack = pool.take(DEFAULT).unwrap();
+    let text = format!("{stack:?}");
+    assert!(text.starts_with("Stack { bottom: 0x"), "{text}");
+    assert!(text.ends_with(&format!(", size: {DEFAULT} }}")), "{text}");
+    pool.give(stack);
+    assert_eq!(format!("{pool:?}"), "StackPool { warm: 1, cold: 0, .. }");
+}
+
+#[test]
 fn sizes_that_cannot_be_are_errors() {
     for size in [usize::MAX, usize::MAX / 2, isize::MAX as usize - 1] {
         assert_eq!(Stack::new(size).unwrap_err().kind(), io::ErrorKind::InvalidInput);

@@ -14,7 +14,7 @@ use common::{
     Kind, Local, PAIRS, at, everywhere, let_others_run, on_one_worker, runtime, start, stress,
 };
 use proptest::prelude::*;
-use strands_sched::{SpawnOptions, spawn_local, spawn_on};
+use strands_sched::{Cancelled, SpawnOptions, spawn_local, spawn_on};
 use strands_sync::broadcast::{RecvError, RecvTimeoutError, SendError, TryRecvError, channel};
 
 #[test]
@@ -243,6 +243,39 @@ fn a_cancelled_receiver_has_got_nothing() {
     assert!(fiber.join().unwrap(), "cancelled in recv");
     sender.send(1).unwrap();
     assert_eq!(receiver.lock().unwrap().try_recv(), Ok(1));
+}
+
+#[test]
+fn a_sender_that_waits_for_the_end_is_cancelled() {
+    on_one_worker(|| {
+        let (sender, receiver) = channel::<()>(1);
+        let theirs = Rc::new(sender);
+        let sender = theirs.clone();
+        let waits = spawn_local(SpawnOptions::default(), move || theirs.closed()).unwrap();
+        let_others_run();
+        waits.task().cancel();
+        assert!(waits.join().unwrap_err().is::<Cancelled>());
+        drop(receiver);
+        sender.closed();
+    });
+}
+
+#[test]
+fn errors_say_what_happened() {
+    let (closed, empty, late) = (
+        "receiving on a closed channel",
+        "receiving on an empty channel",
+        "timed out waiting on channel",
+    );
+    let lagged = "the receiver was too slow and has lost 3 messages";
+    assert_eq!(RecvError::Closed.to_string(), closed);
+    assert_eq!(RecvError::Lagged(3).to_string(), lagged);
+    assert_eq!(TryRecvError::Empty.to_string(), empty);
+    assert_eq!(TryRecvError::Closed.to_string(), closed);
+    assert_eq!(TryRecvError::Lagged(3).to_string(), lagged);
+    assert_eq!(RecvTimeoutError::Timeout.to_string(), late);
+    assert_eq!(RecvTimeoutError::Closed.to_string(), closed);
+    assert_eq!(RecvTimeoutError::Lagged(3).to_string(), lagged);
 }
 
 #[test]

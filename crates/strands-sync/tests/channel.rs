@@ -72,15 +72,15 @@ fn does_what_its_face_says() {
 
         let (sender, receiver) = bounded::<u8>(1);
         assert_eq!(
-            format!(
-                "{sender:?} {receiver:?} {:?} {:?} {:?} {}",
-                receiver.iter(),
-                receiver.try_iter(),
-                SendTimeoutError::Timeout(1),
-                SendTimeoutError::from(SendError(1)),
-            ),
+            format!("{sender:?} {receiver:?} {:?} {:?}", receiver.iter(), receiver.try_iter(),),
             "Sender { .. } Receiver { .. } Iter { receiver: Receiver { .. } } \
-             TryIter { receiver: Receiver { .. } } Timeout(..) sending on a closed channel"
+             TryIter { receiver: Receiver { .. } }"
+        );
+        let errors = [SendTimeoutError::Timeout(1), SendTimeoutError::from(SendError(1))];
+        assert_eq!(format!("{errors:?}"), "[Timeout(..), Disconnected(..)]");
+        assert_eq!(
+            errors.map(|error| error.to_string()),
+            ["timed out waiting on send operation", "sending on a closed channel"]
         );
     });
 }

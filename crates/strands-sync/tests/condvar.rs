@@ -134,6 +134,9 @@ fn reports_poison_when_it_locks_again() {
             let guard = changed.wait(guard).unwrap_err().into_inner();
             let again = changed.wait_timeout(guard, Duration::ZERO).unwrap_err();
             assert!(again.get_ref().1.timed_out());
+            #[expect(deprecated, reason = "std has it")]
+            let again = changed.wait_timeout_ms(again.into_inner().0, 0).unwrap_err();
+            assert!(!again.get_ref().1);
             *again.into_inner().0
         });
         let panicked = catch_unwind(AssertUnwindSafe(|| {

@@ -67,6 +67,13 @@ fn performs_what_is_possible() {
         only(&recv);
         assert_eq!(recv.take(), Some(Ok(4)));
 
+        let (sender, mut receiver) = oneshot::channel::<u32>();
+        let recv = receiver.select_recv();
+        assert_eq!(recv.take(), None);
+        drop(sender);
+        only(&recv);
+        assert!(recv.take().unwrap().is_err());
+
         let (sender, mut receiver) = broadcast::channel(2);
         (0..3).for_each(|number| assert_eq!(sender.send(number), Ok(1)));
         let recv = receiver.select_recv();
@@ -74,6 +81,11 @@ fn performs_what_is_possible() {
         assert_eq!(recv.take(), Some(Err(broadcast::RecvError::Lagged(1))));
         only(&recv);
         assert_eq!(recv.take(), Some(Ok(1)));
+        only(&recv);
+        assert_eq!((recv.take(), recv.take()), (Some(Ok(2)), None));
+        drop(sender);
+        only(&recv);
+        assert_eq!(recv.take(), Some(Err(broadcast::RecvError::Closed)));
 
         let (sender, mut receiver) = watch::channel(0);
         let changed = receiver.select_changed();
@@ -81,6 +93,9 @@ fn performs_what_is_possible() {
         sender.send(1).unwrap();
         only(&changed);
         assert_eq!((changed.take(), changed.take()), (Some(Ok(())), None));
+        drop(sender);
+        only(&changed);
+        assert_eq!(changed.take(), Some(Err(watch::RecvError)));
 
         let notify = Notify::new();
         let notified = notify.select_notified();
@@ -239,6 +254,8 @@ fn joins_the_first_that_ends() {
                 assert_eq!(second.take().unwrap().unwrap(), 7);
                 assert!(first.take().is_none() && second.take().is_none());
                 assert_eq!(try_select(&[&first, &second], Order::Fair), None);
+                let soon = Some(Instant::now() + Duration::from_millis(1));
+                assert_eq!(select(&[&first, &second], Order::Fair, soon), None);
             }
             sender.send(8).unwrap();
             assert_eq!(patient.join().unwrap(), Ok(8), "it was left as it was");
@@ -280,6 +297,11 @@ fn an_outcome_that_was_not_fetched_stays() {
         only(&recv);
         assert_eq!((recv.take(), recv.take()), (Some(Ok(0)), None));
         assert_eq!(receiver.recv(), Ok(1));
+        let send = sender.select_send(2);
+        only(&send);
+        only(&send);
+        assert_eq!((send.take(), send.take()), (Some(Ok(())), None));
+        assert!(receiver.try_iter().eq([2]), "sent once");
     });
 }
 
@@ -427,6 +449,23 @@ fn a_cancelled_select_leaves_nothing_behind() {
         assert!(sender.try_send(2).is_err(), "nobody receives");
         assert!(receiver.try_recv().is_err(), "nobody sends");
         assert_eq!(semaphore.available_permits(), 1);
+    });
+}
+
+/// Chosen, and not run since, it is in line still with what it would have sent.
+#[test]
+fn a_select_that_was_chosen_elsewhere_sends_nothing() {
+    on_one_worker(|| {
+        let ((to_us, from_it), (to_it, its)) = (rendezvous(), rendezvous::<u32>());
+        let it = Local::until_it_waits(move |about_to_wait| {
+            let (send, recv) = (to_us.select_send(1), its.select_recv());
+            about_to_wait();
+            assert_eq!(select(&[&send, &recv], Order::Fair, None), Some(1));
+            (send.take(), recv.take())
+        });
+        to_it.try_send(2).unwrap();
+        assert_eq!(from_it.drain().count(), 0);
+        assert_eq!(it.join().unwrap(), (None, Some(Ok(2))));
     });
 }
 

@@ -101,7 +101,9 @@ fn times_out() {
             // What is there is taken, however little time there is.
             assert!(semaphore.acquire_timeout(timeout).is_ok());
             assert!(semaphore.acquire_owned_timeout(timeout).is_ok());
+            assert!(semaphore.acquire_owned_deadline(deadline).is_ok());
         }
+        assert!(semaphore.acquire_owned().is_ok());
         assert!(semaphore.acquire_deadline(None).is_ok());
         assert!(semaphore.acquire_timeout(Duration::MAX).is_ok());
         assert_eq!(semaphore.available_permits(), 1);
@@ -235,6 +237,29 @@ fn closing_ends_the_waits_of_every_kind() {
     assert_eq!(semaphore.acquire_many(0).unwrap_err().to_string(), "semaphore closed");
     drop(held);
     assert_eq!(semaphore.available_permits(), 1);
+}
+
+#[test]
+fn closing_wakes_who_waits() {
+    on_one_worker(|| {
+        let semaphore = Rc::new(Semaphore::new(1));
+        let theirs = semaphore.clone();
+        let waits = Local::until_it_waits(move |about_to_wait| {
+            about_to_wait();
+            theirs.acquire_many_timeout(2, Duration::MAX).map(drop)
+        });
+        semaphore.close();
+        assert_eq!(waits.join().unwrap(), Err(AcquireTimeoutError::Closed));
+        assert_eq!(semaphore.available_permits(), 1);
+    });
+}
+
+#[test]
+fn errors_say_what_happened() {
+    assert_eq!(TryAcquireError::Closed.to_string(), "semaphore closed");
+    assert_eq!(TryAcquireError::NoPermits.to_string(), "no permits available");
+    assert_eq!(AcquireTimeoutError::Closed.to_string(), "semaphore closed");
+    assert_eq!(AcquireTimeoutError::Timeout.to_string(), "timed out waiting for permits");
 }
 
 #[test]

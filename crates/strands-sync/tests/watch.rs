@@ -12,7 +12,7 @@ use common::{
     Kind, Local, PAIRS, at, everywhere, let_others_run, on_one_worker, runtime, start, stress,
 };
 use proptest::prelude::*;
-use strands_sched::spawn_on;
+use strands_sched::{Cancelled, SpawnOptions, spawn_local, spawn_on};
 use strands_sync::watch::{RecvError, RecvTimeoutError, SendError, channel};
 
 #[test]
@@ -235,6 +235,21 @@ fn a_cancelled_waiter_has_seen_nothing() {
     assert!(fiber.join().unwrap(), "cancelled in changed");
     sender.send(1).unwrap();
     assert_eq!(receiver.lock().unwrap().changed(), Ok(()));
+}
+
+#[test]
+fn a_sender_that_waits_for_the_end_is_cancelled() {
+    on_one_worker(|| {
+        let (sender, receiver) = channel(0);
+        let theirs = Rc::new(sender);
+        let sender = theirs.clone();
+        let waits = spawn_local(SpawnOptions::default(), move || theirs.closed()).unwrap();
+        let_others_run();
+        waits.task().cancel();
+        assert!(waits.join().unwrap_err().is::<Cancelled>());
+        drop(receiver);
+        sender.closed();
+    });
 }
 
 #[test]

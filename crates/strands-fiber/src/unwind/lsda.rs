@@ -217,21 +217,62 @@ mod tests {
     #[test]
     fn each_kind_of_row_is_told_from_the_others() {
         // Start, length, landing pad, action: nothing, a cleanup, a catch, a filter, a gap.
-        let rows = [[0, 10, 0, 0], [10, 10, 90, 0], [20, 10, 91, 1], [30, 10, 92, 3]];
-        let mut table = vec![0xff, 0xff, 0x01, 16];
+        // Then a gap before a row, and an action that is a cleanup.
+        let rows =
+            [[0, 10, 0, 0], [10, 10, 90, 0], [20, 10, 91, 1], [30, 10, 92, 3], [50, 10, 93, 5]];
+        let mut table = vec![0xff, 0xff, 0x01, 20];
         table.extend(rows.iter().flatten());
-        // A catch of type 1 with nothing after it; a filter.
-        table.extend([1, 0, 0x7f, 0]);
+        // A catch of type 1 with nothing after it; a filter; a cleanup.
+        table.extend([1, 0, 0x7f, 0, 0, 0]);
         // SAFETY: this is such a table.
         let landing_at = |ip| unsafe { landing(table.as_ptr(), 1000, ip) };
         use Landing::{Catch, Filter, None, Passes};
-        let expected =
-            [(0, Passes), (9, Passes), (10, Passes), (25, Catch), (30, Filter), (40, None)];
+        let expected = [
+            (0, Passes),
+            (9, Passes),
+            (10, Passes),
+            (25, Catch),
+            (30, Filter),
+            (40, None),
+            (50, Passes),
+            (60, None),
+        ];
         for (place, expected) in expected {
             assert_eq!(landing_at(1000 + place), expected, "at {place}");
         }
         // SAFETY: there is none.
         assert_eq!(unsafe { landing(std::ptr::null(), 0, 0) }, Passes);
+    }
+
+    #[test]
+    fn rows_are_read_in_every_encoding_of_numbers() {
+        /// A table with one row, and a catch, whose numbers are `bytes` long.
+        fn table(encoding: u8, bytes: usize) -> Vec<u8> {
+            // Landing pads are counted from 7 here; the types are 99 bytes further on.
+            let mut table = vec![0x01, 7, 0x00, 99, encoding, 3 * bytes as u8 + 1];
+            for number in [20u64, 10, 91] {
+                let (little, big) = (number.to_le_bytes(), number.to_be_bytes());
+                table.extend(match cfg!(target_endian = "little") {
+                    true => &little[..bytes],
+                    false => &big[8 - bytes..],
+                });
+            }
+            table.extend([1, 1, 0]);
+            table
+        }
+        use Landing::{Catch, None, Passes};
+        let encodings = [(0x00, size_of::<usize>()), (0x01, 1), (0x02, 2), (0x03, 4), (0x04, 8)];
+        for (encoding, bytes) in encodings {
+            let table = table(encoding, bytes);
+            for (place, expected) in [(19, None), (20, Catch), (29, Catch), (30, None)] {
+                // SAFETY: this is such a table.
+                let landing = unsafe { landing(table.as_ptr(), 1000, 1000 + place) };
+                assert_eq!(landing, expected, "{encoding:#x} at {place}");
+            }
+        }
+        // Relative to the place of the number itself: no row is.
+        // SAFETY: as above.
+        assert_eq!(unsafe { landing(table(0x1b, 4).as_ptr(), 1000, 1025) }, Passes);
     }
 
     #[test]
