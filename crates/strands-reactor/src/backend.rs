@@ -254,8 +254,9 @@ mod tests {
     #[test]
     fn what_could_not_be_made_is_told_with_the_fix() {
         let error = cannot_make("something", Errno::MFILE.into());
-        let text = error.to_string();
-        assert!(text.contains("make something") && text.contains("ulimit -n"), "{text}");
+        for text in [error.to_string(), format!("{error:?}")] {
+            assert!(text.contains("make something") && text.contains("ulimit -n"), "{text}");
+        }
         let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
         assert_eq!(cause.and_then(Errno::from_io_error), Some(Errno::MFILE));
         let error = cannot_make("something", io::ErrorKind::OutOfMemory.into());

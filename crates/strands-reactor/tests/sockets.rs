@@ -236,7 +236,9 @@ fn a_close_ends_all_waits_and_the_connection() {
                     start(runtime, i % 3, move || ours.read(&mut [0]).unwrap_err().kind())
                 })
                 .collect();
+            assert!(format!("{:?}", ours.0).ends_with("closed: false }"));
             ours.0.close();
+            assert!(format!("{:?}", ours.0).ends_with("closed: true }"));
             for waiting in waiting {
                 assert_eq!(waiting.recv().unwrap(), ErrorKind::NotConnected);
             }

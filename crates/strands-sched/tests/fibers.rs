@@ -214,6 +214,16 @@ fn swallowed_cancels_come_again() {
 }
 
 #[test]
+fn pool_threads_that_are_not_kept_end() {
+    let builder = Builder::default().workers(1).blocking_keep_alive(Duration::ZERO);
+    let runtime = builder.build().unwrap();
+    assert_eq!(run(&runtime, || unblock(|| 7)), 7);
+    while !runtime.describe().contains("blocking pool: 0 of") {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_million_spawns_finish() {
     let runtime = runtime(2);
     let count = Arc::new(AtomicUsize::new(0));

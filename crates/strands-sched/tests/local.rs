@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, LazyLock};
 use std::time::Duration;
 
 use common::{Random, run, runtime, spawn, spawn_at, stress};
@@ -124,6 +124,13 @@ fn threads_have_none() {
     assert!(matches!(KEY.get(nobody), Access::Thread));
     run(&runtime(1), || assert_eq!(*value(&KEY, || 1), 1));
     assert!(matches!(KEY.get(nobody), Access::Thread));
+}
+
+#[test]
+fn debug_forms_show_values_and_hide_keys() {
+    static KEY: LazyLock<FiberKey<[u8; 2]>> = LazyLock::new(FiberKey::default);
+    assert_eq!(format!("{:?}", *KEY), "FiberKey { .. }");
+    run(&runtime(1), || assert_eq!(format!("{:?}", value(&KEY, || [1, 2])), "[1, 2]"));
 }
 
 #[test]
@@ -354,6 +361,37 @@ mod coroutines {
             });
             fiber.unwrap().join().unwrap();
             assert!(inner_dropped.load(SeqCst) && outer_dropped.load(SeqCst), "both in their turn");
+        });
+    }
+
+    #[test]
+    fn an_initializer_that_ends_after_the_destruction_is_in_vain() {
+        static KEY: FiberKey<OnDrop> = FiberKey::new();
+        static OLDER: FiberKey<OnDrop> = FiberKey::new();
+        run(&runtime(1), || {
+            let [destroyed, in_vain, told] = [false; 3].map(|no| Arc::new(AtomicBool::new(no)));
+            let flags = [destroyed.clone(), in_vain.clone(), told.clone()];
+            let fiber = spawn_local(SpawnOptions::default(), move || {
+                let [destroyed, in_vain, told] = flags;
+                let coroutine = Coroutine::new(move |suspender, ()| {
+                    let made = KEY.get(|| {
+                        suspender.suspend(());
+                        OnDrop::set(&in_vain)
+                    });
+                    matches!(made, Access::Destroyed)
+                });
+                let coroutine: Suspended = Rc::new(RefCell::new(coroutine));
+                assert_eq!(coroutine.borrow_mut().resume(()), CoroutineResult::Yield(()));
+                value(&OLDER, || {
+                    OnDrop::new(move || {
+                        let ended = coroutine.borrow_mut().resume(());
+                        told.store(ended == CoroutineResult::Return(true), SeqCst);
+                    })
+                });
+                value(&KEY, || OnDrop::set(&destroyed)); // The newest goes first.
+            });
+            fiber.unwrap().join().unwrap();
+            assert!([destroyed, in_vain, told].iter().all(|flag| flag.load(SeqCst)));
         });
     }
 

@@ -118,6 +118,19 @@ fn who_has_not_started_drops_its_closure_and_who_has_ended_is_not_concerned() {
 }
 
 #[test]
+fn who_is_cancelled_starts_no_blocking_work() {
+    let token = CancelToken::new();
+    let its = token.clone();
+    let fiber = strands::spawn(move || {
+        its.run(|| {
+            uncancellable(|| its.cancel_with("before"));
+            strands::unblock(|| unreachable!("it is cancelled"));
+        })
+    });
+    assert_eq!(fiber.join().unwrap().unwrap_err().to_string(), "before");
+}
+
+#[test]
 fn a_panic_is_not_a_cancel() {
     let result: thread::Result<()> = strands::spawn(|| resume_unwind(Box::new("boom"))).join();
     assert!(!was_cancelled(&result));
@@ -567,7 +580,7 @@ fn limits_in_coroutines_may_interleave() {
         timeout(FOR_EVER, || first.resume(())).unwrap();
         second.resume(());
         first.resume(());
-        timeout(FOR_EVER, || second.resume(())).unwrap();
+        timeout(FOR_EVER, || timeout(FOR_EVER, || second.resume(()))).unwrap().unwrap();
         works();
 
         let mut dropped = Coroutine::new(|suspender, ()| {
@@ -652,6 +665,13 @@ fn io_fails_where_cancels_are_errors() {
                 is_mine(stream.write_all(&vec![0; 64 << 20]).unwrap_err());
                 // What need not wait succeeds; what cannot fail waits.
                 peer.write_all(b"x").unwrap();
+                while stream.peek(&mut [0]).is_err() {}
+                // But not for ever.
+                is_mine(loop {
+                    if let Err(error) = stream.peek(&mut [0]) {
+                        break error;
+                    }
+                });
                 while stream.peek(&mut [0]).is_err() {}
                 assert_eq!(stream.read(&mut [0]).unwrap(), 1);
                 sleep(SHORT);
@@ -954,6 +974,21 @@ fn a_wait_for_a_token_has_its_own_deadline() {
     });
 }
 
+#[derive(Debug)]
+struct Late(Elapsed);
+
+impl std::fmt::Display for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("too late")
+    }
+}
+
+impl std::error::Error for Late {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
 #[test]
 fn types_are_what_users_need() {
     fn is<T: Send + Sync + Clone + 'static>() {}
@@ -967,7 +1002,18 @@ fn types_are_what_users_need() {
     let token = CancelToken::default();
     assert_eq!(format!("{token:?}"), "CancelToken { reason: None, .. }");
     token.cancel_with(io::Error::other("why"));
-    assert!(token.reason().unwrap().get_ref().is::<io::Error>());
+    let reason = token.reason().unwrap();
+    assert!(reason.get_ref().is::<io::Error>());
+    assert_eq!(format!("{reason:?}"), format!("{:?}", io::Error::other("why")));
+    assert!(std::error::Error::source(&reason).is_none());
+    assert_eq!(format!("{:?}", token.on_cancel(|_| ())), "OnCancel { .. }");
+    let token = CancelToken::new();
+    token.cancel_with(Late(Elapsed));
+    let reason = token.reason().unwrap();
+    assert!(std::error::Error::source(&reason).unwrap().is::<Elapsed>());
+    assert_eq!(Elapsed.to_string(), "the time limit has passed");
+    let payload = strands::spawn(for_ever).cancel_and_join().unwrap_err();
+    assert_eq!(format!("{:?}", payload.downcast::<Cancelled>().unwrap()), "Cancelled");
 }
 
 #[test]

@@ -111,6 +111,24 @@ fn main_may_never_return() {
     assert_eq!(output.status.code(), Some(23), "{}", errors(&output));
 }
 
+#[strands::main(workers = 2)]
+fn with_two_workers() {
+    let on = |index| thread::Builder::new().placement(thread::Placement::Worker(index));
+    on(1).spawn(|| ()).unwrap().join().unwrap();
+    assert!(on(2).spawn(|| ()).is_err());
+}
+
+#[test]
+fn what_main_asks_for_beats_the_environment() {
+    if child_case().is_some() {
+        assert_success(with_two_workers());
+        return;
+    }
+    let mut child = child("what_main_asks_for_beats_the_environment", "two");
+    let output = child.env("STRANDS_WORKERS", "3").output().unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+}
+
 #[test]
 fn an_error_of_main_is_printed() {
     if child_case().is_some() {

@@ -339,8 +339,14 @@ fn halves_are_shut_down_separately() {
             let mut all = String::new();
             ours.read_to_string(&mut all).unwrap();
             ours.write_all(all.to_uppercase().as_bytes()).unwrap();
+            ours.flush().unwrap();
+            (&ours).flush().unwrap();
             ours.shutdown(Shutdown::Write).unwrap();
             assert_eq!(kind(ours.write(b"more")), ErrorKind::BrokenPipe);
+            let (mut ours, _peer) = pair();
+            ours.shutdown(Shutdown::Read).unwrap();
+            assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+            assert_eq!(ours.write(b"more").unwrap(), 4);
         });
         peer.write_all(b"half").unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
@@ -765,6 +771,12 @@ fn addresses_and_errors_are_those_of_std() {
             assert_eq!(stream.peer_addr().unwrap(), addr);
             let error = TcpStream::connect(&[refused, refused][..]).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
+            // Refused at once.
+            let everybody = "255.255.255.255:1";
+            assert_eq!(
+                TcpStream::connect(everybody).unwrap_err().raw_os_error(),
+                std::net::TcpStream::connect(everybody).unwrap_err().raw_os_error()
+            );
             assert_eq!(kind(TcpListener::bind(addr)), ErrorKind::AddrInUse);
             let other = TcpListener::bind(&[addr, "127.0.0.1:0".parse().unwrap()][..]).unwrap();
             assert_ne!(other.local_addr().unwrap(), addr);
@@ -862,6 +874,8 @@ fn options_are_those_of_the_socket() {
     if let Ok(its) = std::net::TcpListener::bind("[::1]:0") {
         let ours = TcpListener::bind("[::1]:0").unwrap();
         assert_eq!(ours.only_v6().unwrap(), its.only_v6().unwrap());
+        let [ours, its] = [ours.set_only_v6(true), its.set_only_v6(true)];
+        assert_eq!(ours.map_err(|error| error.kind()), its.map_err(|error| error.kind()));
     }
 
     fn fd_text(fd: &impl AsRawFd) -> String {
@@ -913,7 +927,9 @@ fn handles_convert_to_stds_and_back() {
             let mut ours = unsafe { TcpStream::from_raw_fd(fd) };
             assert_eq!(kind(ours.read(&mut [0; 4])), ErrorKind::WouldBlock);
             ours.set_nonblocking(false).unwrap();
-            let its = OwnedFd::from(ours);
+            let fd = ours.into_raw_fd();
+            // SAFETY: just taken out.
+            let its = unsafe { OwnedFd::from_raw_fd(fd) };
             assert!(blocks(&its));
 
             // A clone of a listener becomes blocking: the other goes on.

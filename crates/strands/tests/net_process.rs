@@ -15,7 +15,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use net_support::{PARTIES, Party, rounds, runtime, spawn};
+use strands::cancel::{cancel_as_error, is_cancel_error};
 use strands::net::{TcpListener, TcpStream};
+use strands::time::timeout;
 use strands_reactor::{Backend, driver_factory};
 use strands_sched::SpawnOptions;
 use thread_common::this_program;
@@ -137,8 +139,9 @@ fn too_many_open_files_are_an_error_and_then_it_goes_on() {
 #[test]
 fn a_thread_waits_though_no_descriptor_is_left() {
     alone("a_thread_waits_though_no_descriptor_is_left", || {
+        // Nobody has waited in this process, or a wake descriptor would be kept.
         let (listener, addr) = listen();
-        let peer = TcpStream::connect(addr).unwrap();
+        let peer = std::net::TcpStream::connect(addr).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
         limit_open_files(|_| 64);
         let mut taken = Vec::new();
@@ -148,13 +151,24 @@ fn a_thread_waits_though_no_descriptor_is_left() {
         stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         stream.set_read_timeout(None).unwrap();
+        let limited = timeout(Duration::from_millis(1), || {
+            let error = cancel_as_error(|| stream.read(&mut [0]).unwrap_err());
+            assert!(is_cancel_error(&error), "{error}");
+        });
+        limited.unwrap();
         let stream = Arc::new(stream);
         let its = stream.clone();
         let reading = std::thread::spawn(move || (&*its).read(&mut [0; 8]));
         (&peer).write_all(b"x").unwrap();
         assert_eq!(reading.join().unwrap().unwrap(), 1);
         let its = stream.clone();
-        let reading = std::thread::spawn(move || (&*its).read(&mut [0; 8]));
+        let (waits, waiting) = mpsc::channel();
+        let reading = std::thread::spawn(move || {
+            waits.send(()).unwrap();
+            (&*its).read(&mut [0; 8])
+        });
+        waiting.recv().unwrap();
+        std::thread::yield_now(); // It is likely to wait then.
         stream.close();
         assert_eq!(reading.join().unwrap().unwrap_err().kind(), ErrorKind::NotConnected);
     });

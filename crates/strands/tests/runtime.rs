@@ -184,6 +184,14 @@ fn settings_that_make_no_sense_are_errors() {
     assert_eq!(too_large.build().unwrap_err().kind(), ErrorKind::OutOfMemory);
 }
 
+#[test]
+fn a_default_builder_builds_a_default_runtime() {
+    let builder = strands::runtime::Builder::default();
+    assert_eq!(format!("{builder:?}"), "Builder { backend: Auto, .. }");
+    let runtime = builder.build().unwrap();
+    assert_eq!(runtime.workers(), Runtime::builder().build().unwrap().workers());
+}
+
 #[cfg(target_os = "linux")] // It is asked for Linux's backend.
 #[test]
 fn it_describes_itself() {

@@ -217,6 +217,15 @@ fn a_joined_handle_is_used_up() {
     let payload = again.unwrap_err();
     assert_eq!(payload.downcast_ref(), Some(&"the fiber was joined by a select before"));
 
+    Runtime::builder().workers(1).build().unwrap().run(|| {
+        let (receiver, mut local) = {
+            let (sender, receiver) = oneshot::channel();
+            (receiver, strands::spawn_local(move || sender.send(2).unwrap()))
+        };
+        select! { result = join(local) => result.unwrap() }
+        assert!(local.is_finished() && receiver.recv() == Ok(2));
+    });
+
     // A scope does not end by the panic of a child whose handle was joined.
     strands::scope(|scope| {
         let mut child = scope.spawn(|| -> u32 { std::panic::resume_unwind(Box::new("looked at")) });
@@ -250,6 +259,19 @@ fn any_number_of_operations() {
         let chosen = select.select_deadline(Deadline::never()).unwrap();
         assert!(receives[chosen - 1].take().unwrap().is_err());
     });
+}
+
+#[test]
+fn a_biased_select_takes_the_first() {
+    let (now, never) = (after(Duration::ZERO), after(LONG));
+    let mut select = Select::biased();
+    assert_eq!(format!("{select:?}"), "Select { operations: 0, order: Biased }");
+    for operation in [&never, &now, &now] {
+        select.add(operation);
+    }
+    for _ in 0..20 {
+        assert_eq!(select.select(), 1);
+    }
 }
 
 #[test]
@@ -294,7 +316,10 @@ fn sockets_are_shared_with_those_who_read_and_accept() {
                     .into_iter()
                     .map(|acceptor| acceptor.join().unwrap().unwrap())
                     .collect();
-                clients.iter_mut().for_each(|client| client.write_all(b"1").unwrap());
+                for client in &mut clients {
+                    select! { ready = writable(client) => ready.unwrap() }
+                    client.write_all(b"1").unwrap();
+                }
                 for server in &mut servers {
                     select! { ready = readable(server) => ready.unwrap() }
                     assert_eq!(server.read(&mut [0; 8]).unwrap(), 1);

@@ -337,6 +337,11 @@ fn a_local_fiber_shares_what_is_not_send() {
             let payload = thread::spawn_local(|| panic!("local")).join().unwrap_err();
             assert_eq!(text(&*payload), "local");
             drop(thread::spawn_local(|| Rc::new(())));
+            let parks = thread::spawn_local(thread::park);
+            assert_ne!(parks.thread().id(), thread::current().id());
+            parks.thread().unpark();
+            assert_eq!(format!("{parks:?}"), "LocalJoinHandle { .. }");
+            parks.join().unwrap();
         });
     }
 }

@@ -152,7 +152,10 @@ fn a_late_caller_skips() {
         // As if it had been made long ago.
         let start = Instant::now().checked_sub(period * 10 + period / 2).unwrap();
         let mut interval = interval_at(start, period);
+        assert_eq!(interval.missed_tick_behavior(), MissedTickBehavior::Burst);
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        assert_eq!(interval.missed_tick_behavior(), MissedTickBehavior::Skip);
+        assert_eq!(interval.period(), period);
         assert_eq!(interval.tick(), start, "the first, late and at once");
         let next = interval.tick();
         assert!(next >= start + period * 11);
