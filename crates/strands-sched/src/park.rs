@@ -345,7 +345,7 @@ impl Parker {
                 // The waiter shares our thread and no other waker has the parker, so nobody else
                 // writes the word; and it cannot run before we suspend, so no reference is needed.
                 if (*parker).word.load(Relaxed) != 0 {
-                    return None;
+                    return None; // It gave up, and waits on its way out of the line.
                 }
                 (*parker).word.store(RUNG, Release);
                 party.wake();

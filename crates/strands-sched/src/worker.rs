@@ -837,8 +837,8 @@ impl Worker {
                     return true;
                 }
             }
-            // Who spawns from outside sees nobody asleep. `rest` looks after it: a spin is not for that.
             if !own.shared.injector.is_empty() {
+                // Who spawns from outside sees nobody asleep. `rest` looks after it: a spin is not for that.
                 break;
             }
         }

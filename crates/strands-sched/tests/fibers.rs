@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::{fibers, run, runtime, spawn, spawn_at, stress};
 use strands_sched::{
-    Builder, Cancelled, Driver, DriverWaker, SpawnOptions, TaskRef, TimeDriver, park_token,
-    sleep_until, spawn_local, unblock, uncancellable, unpark_token, worker_index, yield_now,
+    Builder, Cancelled, Driver, DriverWaker, Runtime, SpawnOptions, TaskRef, TimeDriver,
+    park_token, sleep_until, spawn_local, unblock, uncancellable, unpark_token, worker_index,
+    yield_now,
 };
 
 #[test]
@@ -331,16 +332,29 @@ fn fibers_from_outside_are_started_beside_those_that_spawn_their_successors() {
     runtime.shutdown(None).unwrap();
 }
 
-/// A driver that counts those who wait in it without a limit.
+/// A driver that counts those who wait in it without a limit. Its clock runs `speed` times as fast as the system's.
 struct Counting {
     inner: Box<dyn Driver>,
     asleep: Arc<(Mutex<usize>, Condvar)>,
+    start: Instant,
+    speed: u32,
+}
+
+/// A runtime with such drivers, and how many wait.
+fn counting(workers: usize, speed: u32) -> (Runtime, Arc<(Mutex<usize>, Condvar)>) {
+    let (asleep, start) = (Arc::new((Mutex::new(0), Condvar::new())), Instant::now());
+    let its = asleep.clone();
+    let driver = move |worker| {
+        let inner = TimeDriver::factory()(worker)?;
+        Ok(Box::new(Counting { inner, asleep: its.clone(), start, speed }) as Box<dyn Driver>)
+    };
+    (Builder::new().workers(workers).driver(Arc::new(driver)).build().unwrap(), asleep)
 }
 
 impl Driver for Counting {
     fn poll(&self, timeout: Option<Duration>) {
-        if timeout.is_some() {
-            return self.inner.poll(timeout);
+        if let Some(timeout) = timeout {
+            return self.inner.poll(Some(timeout / self.speed));
         }
         *self.asleep.0.lock().unwrap() += 1;
         self.asleep.1.notify_all();
@@ -350,6 +364,10 @@ impl Driver for Counting {
 
     fn waker(&self) -> Arc<dyn DriverWaker> {
         self.inner.waker()
+    }
+
+    fn now(&self) -> Instant {
+        self.start + self.start.elapsed() * self.speed
     }
 
     fn as_any(&self) -> &dyn std::any::Any {
@@ -364,13 +382,7 @@ impl Driver for Counting {
 /// Hand-overs between workers make them spin before they sleep; when these are over, they sleep without a limit.
 #[test]
 fn workers_that_nobody_wakes_any_more_sleep() {
-    let asleep = Arc::new((Mutex::new(0), Condvar::new()));
-    let its = asleep.clone();
-    let driver = move |worker| {
-        let inner = TimeDriver::factory()(worker)?;
-        Ok(Box::new(Counting { inner, asleep: its.clone() }) as Box<dyn Driver>)
-    };
-    let runtime = Builder::new().workers(2).driver(Arc::new(driver)).build().unwrap();
+    let (runtime, asleep) = counting(2, 1);
     let rounds = 10_000 * stress();
     let turns = Arc::new(AtomicUsize::new(0));
     let parties = [0, 1].map(|index| {
@@ -408,4 +420,15 @@ fn workers_that_nobody_wakes_any_more_sleep() {
     turns.store(usize::MAX, SeqCst);
     tasks.iter().for_each(|task| unpark_token(task));
     parties.into_iter().for_each(|(_, fiber)| fiber.join().unwrap());
+}
+
+/// While stacks that were given back keep their memory a worker wakes now and then; once it has discarded it, no more.
+#[test]
+fn a_worker_whose_stacks_are_discarded_sleeps() {
+    let (runtime, asleep) = counting(1, 10_000);
+    let fibers: Vec<_> = (0..10).map(|_| spawn_at(&runtime, 0, yield_now)).collect();
+    fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+    let (count, changed) = &*asleep;
+    drop(changed.wait_while(count.lock().unwrap(), |count| *count == 0).unwrap());
+    runtime.shutdown(None).unwrap();
 }

@@ -1133,7 +1133,7 @@ impl Semaphore {
         loop {
             let must_wait = needed > word / ONE || (needed > 0 && word & WAITERS != 0);
             if word & CLOSED != 0 || !must_wait {
-                return false;
+                return false; // Since the select looked.
             }
             match self.word.compare_exchange_weak(word, word | WAITERS, Acquire, Acquire) {
                 Ok(_) => return true,

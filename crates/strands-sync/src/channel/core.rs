@@ -441,7 +441,7 @@ impl<T> Channel<T> {
             _ => (Side::Receivers, Side::Senders),
         };
         if line.closed {
-            return false;
+            return false; // Since the select looked.
         }
         let in_line = !line.is_empty() && line.in_line.has(others);
         let met = in_line.then(|| line.look_for(arm, |slot| slot.side == others));
