@@ -143,6 +143,7 @@ fn a_thread_waits_though_no_descriptor_is_left() {
         let (listener, addr) = listen();
         let peer = std::net::TcpStream::connect(addr).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
+        let mut clone = stream.try_clone().unwrap();
         limit_open_files(|_| 64);
         let mut taken = Vec::new();
         while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -169,8 +170,10 @@ fn a_thread_waits_though_no_descriptor_is_left() {
         });
         waiting.recv().unwrap();
         std::thread::yield_now(); // It is likely to wait then.
-        stream.close();
+        stream.close(); // Its clone keeps the connection.
         assert_eq!(reading.join().unwrap().unwrap_err().kind(), ErrorKind::NotConnected);
+        (&peer).write_all(b"y").unwrap();
+        assert_eq!(clone.read(&mut [0; 8]).unwrap(), 1);
     });
 }
 
