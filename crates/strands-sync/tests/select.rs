@@ -452,6 +452,26 @@ fn a_cancelled_select_leaves_nothing_behind() {
     });
 }
 
+/// Who stands in a select twice is performed once.
+#[test]
+fn permits_are_acquired_once_by_who_stands_there_twice() {
+    on_one_worker(|| {
+        let semaphore = Rc::new(Semaphore::new(0));
+        let theirs = semaphore.clone();
+        let waits = Local::until_it_waits(move |about_to_wait| {
+            let acquire = theirs.select_acquire();
+            about_to_wait();
+            assert!(select(&[&acquire, &acquire], Order::Fair, None).is_some());
+            acquire.take().unwrap().unwrap().forget();
+            acquire.take().is_none()
+        });
+        semaphore.add_permits(2);
+        assert!(waits.join().unwrap());
+        assert_eq!(semaphore.available_permits(), 1);
+        assert!(semaphore.try_acquire().is_ok(), "nobody is in line");
+    });
+}
+
 /// Chosen, and not run since, it is in line still with what it would have sent.
 #[test]
 fn a_select_that_was_chosen_elsewhere_sends_nothing() {
