@@ -368,7 +368,7 @@ fn a_sender_that_waits_for_the_end_lets_the_receiver_go() {
             let receiver = spawn_local(SpawnOptions::default(), ends).unwrap();
             // So that the budget is spent at each of the places where that is looked at.
             for _ in 0..spent {
-                sender.len();
+                let _ = sender.len();
             }
             while !sender.closed_timeout(Duration::ZERO) {}
             receiver.join().unwrap();
