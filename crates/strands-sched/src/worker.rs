@@ -838,8 +838,7 @@ impl Worker {
                 }
             }
             if !own.shared.injector.is_empty() {
-                // Who spawns from outside sees nobody asleep. `rest` looks after it: a spin is not for that.
-                break;
+                break; // Who spawns from outside sees nobody asleep. `rest` looks after it.
             }
         }
         own.spin.was_in_vain();
