@@ -122,3 +122,13 @@ fn a_time_limit_and_a_permit_come_at_once() {
         permits.check(outcome == Outcome::Woken);
     });
 }
+
+#[test]
+fn a_time_limit_ends_the_wait_of_a_thread() {
+    all(|| {
+        let permits = Permits::default();
+        let outcome = timeout_at(passed().unwrap(), || permits.acquire()).unwrap();
+        assert_eq!(outcome, Outcome::Cancelled, "nobody releases one");
+        assert!(permits.0.lock().is_empty(), "somebody is left in line");
+    });
+}
