@@ -37,6 +37,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::command::{Cmd, Ended, Failure, Outcome};
@@ -63,9 +64,8 @@ pub fn check(workspace: &Workspace, names: &[String]) -> Outcome {
     }
     mutants.retain(|mutant| names.is_empty() || names.contains(&mutant.name));
 
-    let lab = Laboratory::new(workspace)?;
     let changes = mutants.iter().map(|mutant| {
-        let original = read(&lab.tree.join(&mutant.file))?;
+        let original = read(&workspace.root.join(&mutant.file))?;
         let changed = mutant.apply(&original).map_err(|error| {
             Failure::DidNotRun(format!("{}: mutant `{}`: {error}", mutant.source, mutant.name))
         })?;
@@ -73,10 +73,38 @@ pub fn check(workspace: &Workspace, names: &[String]) -> Outcome {
     });
     // Every line is found before the first build starts.
     let changes = changes.collect::<Outcome<Vec<_>>>()?;
+    let lab = Laboratory::new(workspace)?;
     lab.models_pass_unchanged(&mutants)?;
 
+    // A compiler spends half its time on one core, and a model all of it.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(changes.len());
+    let mut labs = (1..cores).map(|number| lab.another(number)).collect::<Outcome<Vec<_>>>()?;
+    labs.push(lab);
+    let changes = Mutex::new(changes.into_iter());
+    let rows = std::thread::scope(|scope| {
+        let run = |lab| scope.spawn(|| try_out_each(lab, &changes));
+        let labs: Vec<_> = labs.into_iter().map(run).collect();
+        labs.into_iter().map(|lab| lab.join().expect("an xtask thread panicked")).collect()
+    });
+    let rows: Outcome<Vec<Vec<Row>>> = rows;
+    let mut rows: Vec<Row> = rows?.into_iter().flatten().collect();
+    rows.sort_by_key(|row| mutants.iter().position(|mutant| mutant == row.mutant));
+    println!("\n{}", table(&rows));
+    let bad: Vec<String> = rows.iter().filter_map(Row::complaint).collect();
+    crate::command::fail_if_any(bad)
+}
+
+/// A mutant, its file as it is, and as the mutant has it.
+type Change<'a> = (&'a Mutant, String, String);
+
+/// Tries out the next of `changes` in `lab` until there is none.
+fn try_out_each<'a>(
+    lab: Laboratory,
+    changes: &Mutex<impl Iterator<Item = Change<'a>>>,
+) -> Outcome<Vec<Row<'a>>> {
+    let next = || changes.lock().expect("taking the next does not panic").next();
     let mut rows = Vec::new();
-    for (mutant, original, changed) in changes {
+    while let Some((mutant, original, changed)) = next() {
         let start = Instant::now();
         let file = lab.tree.join(&mutant.file);
         write(&file, &changed)?;
@@ -86,9 +114,7 @@ pub fn check(workspace: &Workspace, names: &[String]) -> Outcome {
         println!("{}", row.line());
         rows.push(row);
     }
-    println!("\n{}", table(&rows));
-    let bad: Vec<String> = rows.iter().filter_map(Row::complaint).collect();
-    crate::command::fail_if_any(bad)
+    Ok(rows)
 }
 
 /// One line to remove, and the model that must notice.
@@ -240,8 +266,10 @@ enum Verdict {
     Error(String),
 }
 
-/// The copy of the workspace that lines are removed in, and where it is built.
+/// A copy of the workspace that lines are removed in, and where it is built.
 struct Laboratory {
+    /// Holds all laboratories.
+    home: PathBuf,
     tree: PathBuf,
     target: PathBuf,
     logs: PathBuf,
@@ -249,17 +277,33 @@ struct Laboratory {
 
 impl Laboratory {
     fn new(workspace: &Workspace) -> Outcome<Laboratory> {
-        let home = workspace.target.join("mutants");
-        let tree = home.join("tree");
+        Laboratory::furnish(&workspace.root, &workspace.target.join("mutants"), 0)
+    }
+
+    /// One more, with what this one has built of the dependencies.
+    fn another(&self, number: usize) -> Outcome<Laboratory> {
+        let lab = Laboratory::furnish(&self.tree, &self.home, number)?;
+        // Not `copy`: cargo goes by the times.
+        let copy = Cmd::new(&self.home, "cp", "-a").arg(self.target.to_string_lossy());
+        copy.arg(lab.target.to_string_lossy()).run()?;
+        Ok(lab)
+    }
+
+    fn furnish(root: &Path, home: &Path, number: usize) -> Outcome<Laboratory> {
+        let room = home.join(number.to_string());
+        let tree = room.join("tree");
         println!("(copy the workspace to {})", tree.display());
         let io = |error: std::io::Error| {
-            Failure::DidNotRun(format!("cannot copy to {}: {error}", tree.display()))
+            Failure::DidNotRun(format!("cannot copy to {}: {error}", room.display()))
         };
-        if tree.exists() {
-            std::fs::remove_dir_all(&tree).map_err(io)?;
+        // What the first has built serves its next run; the others take it over.
+        let old = if number == 0 { &tree } else { &room };
+        if old.exists() {
+            std::fs::remove_dir_all(old).map_err(io)?;
         }
-        copy(&workspace.root, &tree, &["target", ".git", "bench"]).map_err(io)?;
-        Ok(Laboratory { tree, target: home.join("target"), logs: home.join("logs") })
+        copy(root, &tree, &["target", ".git", "bench"]).map_err(io)?;
+        let target = room.join("target");
+        Ok(Laboratory { home: home.to_owned(), tree, target, logs: home.join("logs") })
     }
 
     fn models_pass_unchanged(&self, mutants: &[Mutant]) -> Outcome {
