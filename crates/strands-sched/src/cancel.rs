@@ -27,7 +27,7 @@ use crate::frame::{self, Ask, Shields, Until};
 use crate::park;
 use crate::task::Header;
 use crate::token::CancelReason;
-use crate::worker::fiber_main;
+use crate::worker::{CALL_COST, fiber_main};
 
 /// The payload that a cancelled fiber unwinds with, and that its join handle returns. Who unwinds to
 /// a time limit or a token has one too, for as long as that takes.
@@ -372,7 +372,7 @@ pub fn check_fallible() -> io::Result<()> {
     }
 }
 
-/// As [`charge`](crate::charge), for what is [`fallible`].
+/// As [`charge`](crate::charge), for a system call, which is [`fallible`] and counts for several operations.
 ///
 /// # Errors
 ///
@@ -383,7 +383,7 @@ pub fn check_fallible() -> io::Result<()> {
 /// ```
 #[inline]
 pub fn charge_fallible() -> io::Result<()> {
-    match current::spend_budget() {
+    match current::spend_budget(CALL_COST) {
         true => Ok(()),
         false => let_others_run_fallible(),
     }

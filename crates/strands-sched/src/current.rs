@@ -24,7 +24,7 @@ use crate::worker::{self, Worker};
 
 struct Current {
     header: Cell<*const Header>,
-    /// Operations that may be done without parking before others are let run.
+    /// What may be spent on operations without parking before others are let run.
     budget: Cell<u32>,
 }
 
@@ -67,19 +67,19 @@ pub(crate) fn set(header: *const Header) {
     CURRENT.with(|current| current.header.set(header));
 }
 
-/// How many operations the running party may do without parking.
+/// What the running party may spend on operations without parking.
 #[inline(always)]
-pub(crate) fn set_budget(operations: u32) {
-    CURRENT.with(|current| current.budget.set(operations));
+pub(crate) fn set_budget(budget: u32) {
+    CURRENT.with(|current| current.budget.set(budget));
 }
 
-/// Spends one of them. False: none was left; now there are as many as a `u32` can tell.
+/// Spends `cost` of it. False: so much was not left; now it is about as much as a `u32` can tell.
 #[inline(always)]
-pub(crate) fn spend_budget() -> bool {
+pub(crate) fn spend_budget(cost: u32) -> bool {
     CURRENT.with(|current| {
         let left = current.budget.get();
-        current.budget.set(left.wrapping_sub(1));
-        left != 0
+        current.budget.set(left.wrapping_sub(cost));
+        left >= cost
     })
 }
 

@@ -587,7 +587,7 @@ pub fn yield_now() {
 /// ```
 #[inline]
 pub fn charge() {
-    if !current::spend_budget() {
+    if !current::spend_budget(1) {
         exhausted();
     }
 }
@@ -598,6 +598,8 @@ pub fn charge() {
 pub(crate) fn exhausted() {
     let me = current::header();
     if !me.is_thread() {
+        // SAFETY: a running fiber has a worker, whose thread this is.
+        unsafe { (*me.worker()).end_turn() };
         return yield_now();
     }
     if !me.frames.is_empty() {

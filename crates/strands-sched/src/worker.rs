@@ -20,7 +20,8 @@
 //! Ready fibers run first come, first served. A turn starts at most [`FRESH_SHARE`] fresh ones and visits at most a share
 //! of ready ones, so neither starves; one fresh fiber in [`OLDEST_EVERY`] is the oldest, so that none waits for
 //! ever beside others that spawn. The share shrinks when visits are long, so that timers and events are
-//! looked at about every [`CLOCK_NS`] if fibers let us. Operations that succeed without parking spend [`BUDGET`].
+//! looked at about every [`CLOCK_NS`] if fibers let us. Operations that succeed without parking spend [`BUDGET`]: who
+//! has none left suspends, and ends the turn.
 //!
 //! # Lifetime
 //!
@@ -60,8 +61,11 @@ const SHARE: i32 = 64;
 const FRESH_SHARE: u32 = 16;
 /// One in so many is the oldest there is; the others are the newest.
 const OLDEST_EVERY: u32 = 16;
-/// Operations without parking that a fiber may do each time it is resumed.
-pub(crate) const BUDGET: u32 = 128;
+/// What a fiber may spend, each time it is resumed, on operations without parking: 1 for what is done in
+/// memory, [`CALL_COST`] for a system call. That is some twenty microseconds of the former.
+pub(crate) const BUDGET: u32 = 1024;
+/// It takes a hundred times as long; but to suspend costs it less, too.
+pub(crate) const CALL_COST: u32 = 8;
 /// How often timers and events are looked at while fibers are ready.
 const CLOCK_NS: u64 = 50_000;
 /// How long stacks lie unused before their memory is given back.
@@ -433,6 +437,16 @@ impl Worker {
         if cancel::deliverable(me) {
             cancel::unwind();
         }
+    }
+
+    /// The next suspension leads to the loop, which looks at the clock: the visit took long.
+    ///
+    /// # Safety
+    ///
+    /// On the worker's thread.
+    pub(crate) unsafe fn end_turn(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.own() }.share.set(0);
     }
 
     /// Leaves the running fiber's stack until it is resumed.
