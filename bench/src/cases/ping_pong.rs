@@ -1,7 +1,10 @@
 //! Two fibers and two unbounded channels: one number goes there and comes back. A round trip is two
 //! messages.
 //!
-//! On two workers the runtime may place the two as it likes.
+//! On two workers the runtime may place the two as it likes. Apart, each has a worker of its own to itself; may and
+//! Go cannot be told so.
+
+use tokio::runtime::{Builder, Handle};
 
 use super::{WALL, WALL_AND_CPU, configure_may, spawn_thread, tokio_runtime};
 use crate::measure::{Figures, Meter};
@@ -18,9 +21,7 @@ pub const CASES: &[Case] = &[
         plan: Plan::new(2, 2),
         peers: &[
             (Peer::Strands, strands_apart),
-            (Peer::May, may),
-            (Peer::Tokio, tokio),
-            (Peer::Go, |plan| super::go("ping-pong", plan)),
+            (Peer::Tokio, tokio_apart),
             (Peer::Threads, threads),
         ],
     },
@@ -46,6 +47,18 @@ const fn case(name: &'static str, title: &'static str, rows: &'static [Row], pla
 /// Round trips between two looks at the clock.
 const CHUNK: u64 = 100;
 
+/// Those of `there_and_back`, which waits as its peer does.
+fn round_trips(plan: Plan, mut there_and_back: impl FnMut(u64) -> u64) -> Figures {
+    let mut meter = Meter::start(plan.budget());
+    while meter.more() {
+        for i in 0..CHUNK {
+            assert_eq!(there_and_back(i), i);
+        }
+        meter.add(CHUNK);
+    }
+    meter.per_op()
+}
+
 #[cfg(feature = "strands")]
 fn strands(plan: &Plan) -> Figures {
     let plan = *plan;
@@ -53,12 +66,11 @@ fn strands(plan: &Plan) -> Figures {
         .run(move || strands_pair(plan, strands::thread::Builder::new()))
 }
 
-/// No peer can be told so: theirs go where they go.
 #[cfg(feature = "strands")]
 fn strands_apart(plan: &Plan) -> Figures {
-    use strands::thread::{Builder, Placement};
+    use strands::thread::{self, Placement};
     let plan = *plan;
-    let on = |worker| Builder::new().placement(Placement::Worker(worker));
+    let on = |worker| thread::Builder::new().placement(Placement::Worker(worker));
     super::strands_runtime(plan.workers).run(move || {
         let pair = on(0).spawn(move || strands_pair(plan, on(1)));
         pair.expect("a fiber").join().expect("nobody panics")
@@ -75,15 +87,10 @@ fn strands_pair(plan: Plan, other: strands::thread::Builder) -> Figures {
             pong.send(number).expect("the other end waits");
         }
     });
-    let mut meter = Meter::start(plan.budget());
-    while meter.more() {
-        for i in 0..CHUNK {
-            ping.send(i).expect("the other end waits");
-            assert_eq!(pongs.recv().expect("an answer"), i);
-        }
-        meter.add(CHUNK);
-    }
-    let figures = meter.per_op();
+    let figures = round_trips(plan, |i| {
+        ping.send(i).expect("the other end waits");
+        pongs.recv().expect("an answer")
+    });
     drop(ping);
     echo.expect("a fiber").join().expect("the other end");
     figures
@@ -106,15 +113,10 @@ fn may(plan: &Plan) -> Figures {
     // SAFETY: as above.
     let main = unsafe {
         may::coroutine::spawn(move || {
-            let mut meter = Meter::start(plan.budget());
-            while meter.more() {
-                for i in 0..CHUNK {
-                    ping.send(i).expect("the other end waits");
-                    assert_eq!(pongs.recv().expect("an answer"), i);
-                }
-                meter.add(CHUNK);
-            }
-            meter.per_op()
+            round_trips(plan, |i| {
+                ping.send(i).expect("the other end waits");
+                pongs.recv().expect("an answer")
+            })
         })
     };
     let figures = main.join().expect("the main coroutine");
@@ -123,31 +125,43 @@ fn may(plan: &Plan) -> Figures {
 }
 
 fn tokio(plan: &Plan) -> Figures {
-    use tokio::sync::mpsc::unbounded_channel as channel;
     let plan = *plan;
     let runtime = tokio_runtime(plan.workers);
-    let main = runtime.spawn(async move {
-        let (ping, mut pings) = channel();
-        let (pong, mut pongs) = channel();
-        let echo = tokio::spawn(async move {
-            while let Some(number) = pings.recv().await {
-                pong.send(number).expect("the other end waits");
-            }
-        });
-        let mut meter = Meter::start(plan.budget());
-        while meter.more() {
-            for i in 0..CHUNK {
-                ping.send(i).expect("the other end waits");
-                assert_eq!(pongs.recv().await.expect("an answer"), i);
-            }
-            meter.add(CHUNK);
-        }
-        let figures = meter.per_op();
-        drop(ping);
-        echo.await.expect("the other end");
-        figures
-    });
+    let main = runtime.spawn(async move { tokio_pair(plan, &Handle::current()).await });
     runtime.block_on(main).expect("the main task")
+}
+
+/// A runtime of one worker for each of the two.
+fn tokio_apart(plan: &Plan) -> Figures {
+    let plan = *plan;
+    let runtime = || Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+    let (here, there) = (runtime(), runtime());
+    let other = there.handle().clone();
+    let main = here.spawn(async move { tokio_pair(plan, &other).await });
+    here.block_on(main).expect("the main task")
+}
+
+async fn tokio_pair(plan: Plan, other: &Handle) -> Figures {
+    use tokio::sync::mpsc::unbounded_channel as channel;
+    let (ping, mut pings) = channel();
+    let (pong, mut pongs) = channel();
+    let echo = other.spawn(async move {
+        while let Some(number) = pings.recv().await {
+            pong.send(number).expect("the other end waits");
+        }
+    });
+    let mut meter = Meter::start(plan.budget());
+    while meter.more() {
+        for i in 0..CHUNK {
+            ping.send(i).expect("the other end waits");
+            assert_eq!(pongs.recv().await.expect("an answer"), i);
+        }
+        meter.add(CHUNK);
+    }
+    let figures = meter.per_op();
+    drop(ping);
+    echo.await.expect("the other end");
+    figures
 }
 
 fn threads(plan: &Plan) -> Figures {
@@ -159,15 +173,10 @@ fn threads(plan: &Plan) -> Figures {
             pong.send(number).expect("the other end waits");
         }
     });
-    let mut meter = Meter::start(plan.budget());
-    while meter.more() {
-        for i in 0..CHUNK {
-            ping.send(i).expect("the other end waits");
-            assert_eq!(pongs.recv().expect("an answer"), i);
-        }
-        meter.add(CHUNK);
-    }
-    let figures = meter.per_op();
+    let figures = round_trips(*plan, |i| {
+        ping.send(i).expect("the other end waits");
+        pongs.recv().expect("an answer")
+    });
     drop(ping);
     echo.join().expect("the other end");
     figures
