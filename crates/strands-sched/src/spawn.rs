@@ -234,4 +234,29 @@ impl<T> LocalJoin<T> {
     pub fn join(self) -> thread::Result<T> {
         self.join.join()
     }
+
+    /// As [`Join::cancel_and_join`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Cancelled, SpawnOptions, sleep_until, spawn_local};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// runtime.run(SpawnOptions::default(), || {
+    ///     let child = spawn_local(SpawnOptions::default(), || sleep_until(None))?;
+    ///     assert!(child.cancel_and_join().unwrap_err().is::<Cancelled>());
+    ///     std::io::Result::Ok(())
+    /// })??;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn cancel_and_join(self) -> thread::Result<T> {
+        self.join.cancel_and_join()
+    }
 }

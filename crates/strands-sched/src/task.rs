@@ -835,6 +835,30 @@ impl<T> Join<T> {
         or_end_too(result)
     }
 
+    /// Cancels the fiber, and [joins](Self::join) it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`join`](Self::join).
+    ///
+    /// # Panics
+    ///
+    /// As for [`join`](Self::join); then nothing is cancelled.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Cancelled, SpawnOptions, sleep_until, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let sleeper = spawn_on(runtime.shared(), SpawnOptions::default(), || sleep_until(None))?;
+    /// assert!(sleeper.cancel_and_join().unwrap_err().is::<Cancelled>());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn cancel_and_join(self) -> thread::Result<T> {
+        self.assert_joinable();
+        self.task.cancel();
+        self.join()
+    }
+
     /// To wait for the fiber to end, and to take its result, as one of several operations; see
     /// [`select`](crate::select).
     ///

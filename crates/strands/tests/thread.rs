@@ -72,25 +72,29 @@ fn a_detached_fiber_drops_its_value() {
 #[test]
 fn a_fiber_that_joins_itself_panics() {
     from_everywhere(|| {
-        let slot = Arc::new(Mutex::new(None::<thread::JoinHandle<()>>));
-        let its = slot.clone();
-        let (outcome, told) = std::sync::mpsc::channel();
-        let fiber = thread::spawn(move || {
-            while its.lock().unwrap().is_none() {
-                thread::yield_now();
-            }
-            let own = its.lock().unwrap().take().unwrap();
-            let result = panic::catch_unwind(AssertUnwindSafe(|| own.join()));
-            outcome.send(result.map(drop)).unwrap();
-        });
-        *slot.lock().unwrap() = Some(fiber);
-        let payload = loop {
-            match told.try_recv() {
-                Ok(result) => break result.unwrap_err(),
-                Err(_) => thread::yield_now(),
-            }
-        };
-        assert!(text(&*payload).contains("cannot join itself"), "{}", text(&*payload));
+        for join in [thread::JoinHandle::join, thread::JoinHandle::cancel_and_join] {
+            let slot = Arc::new(Mutex::new(None::<thread::JoinHandle<()>>));
+            let its = slot.clone();
+            let (outcome, told) = std::sync::mpsc::channel();
+            let fiber = thread::spawn(move || {
+                while its.lock().unwrap().is_none() {
+                    thread::yield_now();
+                }
+                let own = its.lock().unwrap().take().unwrap();
+                let result = panic::catch_unwind(AssertUnwindSafe(|| join(own)));
+                assert!(!strands::cancel::is_cancelled(), "it was not joined, nor cancelled");
+                outcome.send(result.map(drop)).unwrap();
+            });
+            *slot.lock().unwrap() = Some(fiber);
+            let payload = loop {
+                match told.try_recv() {
+                    Ok(result) => break result.unwrap_err(),
+                    Err(std::sync::mpsc::TryRecvError::Empty) => thread::yield_now(),
+                    Err(gone) => panic!("{gone}"),
+                }
+            };
+            assert!(text(&*payload).contains("cannot join itself"), "{}", text(&*payload));
+        }
     });
 }
 

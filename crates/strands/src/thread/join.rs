@@ -139,7 +139,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     ///
-    /// As for [`join`](Self::join).
+    /// As for [`join`](Self::join); a fiber that does it to itself is not cancelled.
     ///
     /// ```
     /// use std::time::Duration;
@@ -149,8 +149,7 @@ impl<T> JoinHandle<T> {
     /// assert!(was_cancelled(&sleeper.cancel_and_join()));
     /// ```
     pub fn cancel_and_join(self) -> Result<T> {
-        self.cancel();
-        self.join()
+        self.join.cancel_and_join()
     }
 }
 
@@ -295,8 +294,7 @@ impl<T> LocalJoinHandle<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn cancel_and_join(self) -> Result<T> {
-        self.cancel();
-        self.join()
+        self.join.cancel_and_join()
     }
 }
 

@@ -258,8 +258,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// });
     /// ```
     pub fn cancel_and_join(self) -> Result<T> {
-        self.cancel();
-        self.join()
+        self.join.cancel_and_join()
     }
 }
 
