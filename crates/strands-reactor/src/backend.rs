@@ -47,7 +47,7 @@ mod mio;
 mod wake_fd;
 
 pub(crate) use mio::EDGES_STOP;
-pub(crate) use wake_fd::{Ready, WakeFd, poll_one, replace_by_dead_end};
+pub(crate) use wake_fd::{Ready, WakeFd, poll_any, poll_fd, poll_one, replace_by_dead_end};
 
 /// Makes the backend of one worker, on its thread.
 pub(crate) fn make(chosen: crate::Backend, reactor: u32) -> io::Result<Box<dyn Backend>> {

@@ -4,18 +4,23 @@
 //! The races are those of `source`, with one difference: who was woken and finds the source ready has not taken
 //! anything, so it always passes the turn on.
 //!
-//! Fibers only: a plain thread waits for a descriptor in `poll`, not in a line, and gets an error here.
+//! A plain thread is in the line too, so that [`Source::close`] finds it, but under no reactor: no event is for it. It waits
+//! in `poll` for all descriptors of the select at once, see `thread_wait`.
 
 use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
-use strands_sched::{Arm, Operation, Waiter, with_current_task};
+use rustix::fd::AsRawFd;
+use strands_sched::{
+    Arm, IoOperation, Operation, Outcome, ThreadWait, Waiter, Watched, with_current_task,
+};
 
 use crate::backend::{Ready, poll_one};
 use crate::reactor;
 use crate::slot::{Direction, Tag};
-use crate::source::{Source, closed_error};
+use crate::source::{Source, closed_error, no_reactor};
+use crate::thread_wait;
 
 /// To wait until a source is ready, as one of several operations. See [`Source::select_ready`].
 ///
@@ -70,8 +75,9 @@ impl ReadyOperation<'_> {
     ///
     /// # Errors
     ///
-    /// `NotConnected` once the source is [closed](Source::close); `Unsupported` if a plain thread had to wait, or a fiber
-    /// of a runtime without a reactor; what the system returns when it cannot watch the descriptor.
+    /// `NotConnected` once the source is [closed](Source::close); that of a cancel, inside [`as_error`](strands_sched::as_error);
+    /// `Unsupported` if a fiber of a runtime without a reactor had to wait; what the system returns when it cannot watch
+    /// the descriptor.
     ///
     /// ```
     /// use strands_reactor::{Direction, Source};
@@ -120,13 +126,16 @@ unsafe impl Operation for ReadyOperation<'_> {
             self.outcome.set(Some(Err(error)));
             false
         };
-        if with_current_task(|me| me.is_thread()) {
-            let text = "a plain thread cannot wait for a descriptor in a select; a fiber can";
-            return fail(io::Error::new(io::ErrorKind::Unsupported, text));
-        }
-        let Some(reactor) = reactor::local_id() else { return fail(crate::source::no_reactor()) };
+        let is_thread = with_current_task(|me| me.is_thread());
+        let Some(reactor) = (if is_thread { Some(NONE) } else { reactor::local_id() }) else {
+            return fail(no_reactor());
+        };
         let mut queue = self.source.slot().queue.lock();
-        match self.source.prepare_to_park(&mut queue, reactor) {
+        let may_wait = match is_thread {
+            true => Ok(!self.source.is_closed()),
+            false => self.source.prepare_to_park(&mut queue, reactor),
+        };
+        match may_wait {
             // SAFETY: `select` borrows us until we are withdrawn.
             Ok(true) => unsafe {
                 queue.enrol(&self.waiter, arm, Tag { direction: self.direction, reactor })
@@ -146,5 +155,27 @@ unsafe impl Operation for ReadyOperation<'_> {
             self.source.pass_turn(self.direction);
         }
         ready
+    }
+    fn as_io(&self) -> Option<&dyn IoOperation> {
+        Some(self)
+    }
+}
+
+/// No event is of this reactor: they count from 1.
+const NONE: u32 = 0;
+
+// SAFETY: the source, which is borrowed, keeps its descriptor open.
+unsafe impl IoOperation for ReadyOperation<'_> {
+    fn watched(&self) -> Watched {
+        let descriptor = self.source.raw_borrow().as_raw_fd() as u64;
+        Watched { descriptor, write: self.direction == Direction::Write }
+    }
+
+    fn block(&self, wait: &ThreadWait<'_>) -> Outcome {
+        thread_wait::wait_for_any(wait)
+    }
+
+    fn fail(&self, error: io::Error) {
+        self.outcome.set(Some(Err(error)));
     }
 }

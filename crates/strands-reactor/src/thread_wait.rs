@@ -1,22 +1,25 @@
-//! How a plain thread waits: in `poll`, on the descriptor and on a wake descriptor of its own.
+//! How a plain thread waits: in `poll`, on the descriptor and on a wake descriptor of its own. In a select, on all
+//! descriptors that the select waits for.
 //!
 //! No worker and no foreign driver is involved, so it works before the first runtime is built and
 //! after the last has ended. `poll` tells of a state, not of an edge: no race can lose it. The
 //! wake descriptor is for what the state does not tell: `Source::close`, or a wake of the thread
 //! by others.
 //!
-//! Wake descriptors are kept for the next waiter, as making one costs two system calls. One that
-//! is rung late, by somebody who still holds it, ends another's `poll` early; it looks and waits
-//! again.
+//! Wake descriptors are kept for the next waiter, as making one costs two system calls; with each the memory for a list of
+//! descriptors, so that a select in a loop does not allocate. One that is rung late, by somebody who still holds
+//! it, ends another's `poll` early; it looks and waits again.
 
 use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use strands_sched::{Alarm, Op, Outcome, block_until, check_fallible, fallible};
+use rustix::event::PollFd;
+use rustix::fd::{AsRawFd, BorrowedFd, RawFd};
+use strands_sched::{Alarm, Op, Outcome, ThreadWait, block_until, check_fallible, fallible};
 
-use crate::backend::{Ready, WakeFd, poll_one};
+use crate::backend::{Ready, WakeFd, poll_any, poll_fd, poll_one};
 use crate::slot::Direction;
 use crate::source::Source;
 
@@ -25,21 +28,44 @@ const WITHOUT_BELL: Duration = Duration::from_millis(20);
 /// Wake descriptors that are kept.
 const MOST_KEPT: usize = 64;
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { process: 0, fds: Vec::new() });
+static KEPT: Mutex<Kept> = Mutex::new(Kept { process: 0, bells: Vec::new() });
 
 struct Kept {
     /// A forked child shares the parent's, and would take wakes from it.
     process: u32,
-    fds: Vec<Arc<WakeFd>>,
+    bells: Vec<Bell>,
 }
 
 fn kept() -> MutexGuard<'static, Kept> {
     let mut kept = KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let process = std::process::id();
     if kept.process != process {
-        *kept = Kept { process, fds: Vec::new() };
+        *kept = Kept { process, bells: Vec::new() };
     }
     kept
+}
+
+/// What ends a `poll`, for the time of one wait.
+struct Bell {
+    fd: Arc<WakeFd>,
+    /// For a select. Empty between two waits.
+    polled: Vec<PollFd<'static>>,
+}
+
+impl Bell {
+    fn take() -> io::Result<Bell> {
+        let spare = kept().bells.pop();
+        spare.map_or_else(|| Ok(Bell { fd: Arc::new(WakeFd::new()?), polled: Vec::new() }), Ok)
+    }
+
+    /// For the next.
+    fn give_back(self) {
+        self.fd.drain();
+        let mut kept = kept();
+        if kept.bells.len() < MOST_KEPT {
+            kept.bells.push(self);
+        }
+    }
 }
 
 /// Blocks this thread until `source` may be ready, is closed, or `deadline` passes.
@@ -52,10 +78,10 @@ pub(crate) fn wait(
 ) -> io::Result<Outcome> {
     let object = std::ptr::from_ref(source.slot()).addr();
     // A process that is out of descriptors can still read what it has open.
-    let Ok(bell) = Bell::enrol(source) else { return wait_without(source, direction, deadline) };
+    let Ok(bell) = Enrolled::at(source) else { return wait_without(source, direction, deadline) };
     let (ready, error) = (Cell::new(false), Cell::new(None));
-    let alarm: Arc<dyn Alarm> = bell.fd.clone();
-    let block = |left| match poll_one(source.raw_borrow(), direction, Some(&bell.fd), left) {
+    let alarm: Arc<dyn Alarm> = bell.fd().clone();
+    let block = |left| match poll_one(source.raw_borrow(), direction, Some(bell.fd()), left) {
         Ok(Ready::Fd) => ready.set(true),
         Ok(Ready::No) => {}
         Err(failed) => {
@@ -89,35 +115,81 @@ fn wait_without(
     }
 }
 
-/// A wake descriptor among a source's waiters, for the time of one wait.
-struct Bell<'a> {
+/// A bell among a source's waiters.
+struct Enrolled<'a> {
     source: &'a Source,
-    fd: Arc<WakeFd>,
+    /// There until it is given back.
+    bell: Option<Bell>,
 }
 
-impl Bell<'_> {
-    fn enrol(source: &Source) -> io::Result<Bell<'_>> {
-        let spare = kept().fds.pop();
-        let fd = match spare {
-            Some(fd) => fd,
-            None => Arc::new(WakeFd::new()?),
-        };
-        source.slot().queue.lock().threads.push(fd.clone());
-        Ok(Bell { source, fd })
+impl Enrolled<'_> {
+    fn at(source: &Source) -> io::Result<Enrolled<'_>> {
+        let bell = Bell::take()?;
+        source.slot().queue.lock().threads.push(bell.fd.clone());
+        Ok(Enrolled { source, bell: Some(bell) })
+    }
+
+    fn fd(&self) -> &Arc<WakeFd> {
+        &self.bell.as_ref().expect("it is given back last").fd
     }
 }
 
-impl Drop for Bell<'_> {
+impl Drop for Enrolled<'_> {
     fn drop(&mut self) {
         let mut locked = self.source.slot().queue.lock();
-        locked.threads.retain(|fd| !Arc::ptr_eq(fd, &self.fd));
+        locked.threads.retain(|fd| !Arc::ptr_eq(fd, self.fd()));
         drop(locked);
-        self.fd.drain();
-        let mut kept = kept();
-        if kept.fds.len() < MOST_KEPT {
-            kept.fds.push(self.fd.clone());
-        }
+        self.bell.take().into_iter().for_each(Bell::give_back);
     }
+}
+
+/// [`IoOperation::block`](strands_sched::IoOperation::block): `poll` for all descriptors of a select. Its arms are in the
+/// sources' lines, where a close claims one.
+#[cold]
+pub(crate) fn wait_for_any(wait: &ThreadWait<'_>) -> Outcome {
+    /// For one that nobody can ring: it looks from time to time.
+    struct Silent;
+    impl Alarm for Silent {
+        fn ring(&self) {}
+    }
+    // A process that is out of descriptors can still wait for those it has.
+    let mut bell = Bell::take().ok();
+    let alarm: Arc<dyn Alarm> = match &bell {
+        Some(bell) => bell.fd.clone(),
+        None => Arc::new(Silent),
+    };
+    let mut polled = bell.as_mut().map_or_else(Vec::new, |bell| std::mem::take(&mut bell.polled));
+    polled.extend(wait.watched().map(|watched| {
+        let direction = if watched.write { Direction::Write } else { Direction::Read };
+        // SAFETY: the select that `wait` is of borrows the operation, which keeps it open; the list is emptied below.
+        let fd = unsafe { BorrowedFd::borrow_raw(watched.descriptor as RawFd) };
+        poll_fd(fd, direction)
+    }));
+    let bell_fd = bell.as_ref().map(|bell| &*bell.fd);
+    if let Some(bell) = &bell {
+        // SAFETY: `bell` keeps it open; the list is emptied below.
+        let fd = unsafe { BorrowedFd::borrow_raw(bell.fd.as_fd().as_raw_fd()) };
+        polled.push(poll_fd(fd, Direction::Read));
+    }
+    let ready = Cell::new(false);
+    let block = |left: Option<Duration>| {
+        let short = left.map_or(WITHOUT_BELL, |left| left.min(WITHOUT_BELL));
+        match poll_any(&mut polled, bell_fd, if bell_fd.is_some() { left } else { Some(short) }) {
+            Ok(found) => ready.set(found == Ready::Fd),
+            // More than the system takes at once: each is asked from time to time.
+            Err(_) => {
+                std::thread::sleep(short);
+                ready.set(true);
+            }
+        }
+    };
+    let outcome = wait.block_until(&alarm, || ready.get(), block);
+    polled.clear();
+    if let Some(mut bell) = bell {
+        bell.polled = polled;
+        bell.give_back();
+    }
+    outcome
 }
 
 /// Rings the plain threads that wait at a source which has been marked as closed.

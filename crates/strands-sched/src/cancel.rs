@@ -390,7 +390,7 @@ pub fn charge_fallible() -> io::Result<()> {
 }
 
 #[cold]
-fn let_others_run_fallible() -> io::Result<()> {
+pub(crate) fn let_others_run_fallible() -> io::Result<()> {
     uncancellable(park::exhausted);
     check_fallible()
 }

@@ -54,10 +54,12 @@ pub use runtime::{
     worker_index,
 };
 pub use scope::{ScopeFace, Spawner, scope};
-pub use select::{Arm, Operation, Order, Timer, select, try_select};
+pub use select::{
+    Arm, IoOperation, Operation, Order, ThreadWait, Timer, Watched, select, try_select,
+};
 pub use spawn::{LocalJoin, spawn, spawn_local, spawn_on};
 pub use strands_fiber::stack::GuardKind;
 pub use task::{Header, Join, JoinOperation, TaskRef};
-pub use token::{CancelReason, CancelToken, OnCancel};
+pub use token::{CancelReason, CancelToken, OnCancel, TokenOperation};
 pub use unblock::unblock;
 pub use wait_queue::{Locked, Place, Seen, WaitQueue, Waiter};

@@ -17,19 +17,25 @@
 //! enrolled for what the other offers, one gives up and the other does not see it any more; or both do, and one of
 //! them comes first at the next try.
 //!
+//! **Descriptors** are what nobody claims an arm for while a plain thread waits: it finds out by itself, in a system call. So
+//! it waits for the whole select there, on all its descriptors and an alarm that rings once an arm is claimed; see
+//! [`IoOperation`]. It claims nothing when one is ready, but gives up all arms and tries again.
+//!
 //! Turned down: to lock all lines at once, in the order of their addresses (Go's way: not everything that one may wait for has a lock,
 //! and locks of many types cannot be held in a list without allocating); and a claim that is held for a while, to be
 //! taken back (others would have to wait for it, and two that hold theirs for each other).
 
+use std::io;
 use std::ptr::NonNull;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::atomic::{AcqRel, Acquire, AtomicU32};
 use crate::cancel;
-use crate::current;
+use crate::current::{self, Alarm};
 use crate::fork;
 use crate::no_unwind::AbortOnUnwind;
-use crate::park::{Op, Outcome, Parker, Wake, charge, wait_until};
+use crate::park::{self, Op, Outcome, Parker, Wake, block_until, wait_until};
 use crate::runtime::with_driver;
 use crate::task::{Header, TaskRef};
 
@@ -128,6 +134,11 @@ pub unsafe trait Operation {
     fn deadline(&self) -> Option<Instant> {
         None
     }
+
+    /// Itself, if it is on a descriptor.
+    fn as_io(&self) -> Option<&dyn IoOperation> {
+        None
+    }
 }
 
 // SAFETY: an operation that is not there is never enrolled.
@@ -156,7 +167,148 @@ unsafe impl<O: Operation> Operation for Option<O> {
     fn deadline(&self) -> Option<Instant> {
         self.as_ref()?.deadline()
     }
+
+    fn as_io(&self) -> Option<&dyn IoOperation> {
+        self.as_ref()?.as_io()
+    }
 }
+
+/// An [`Operation`] on a descriptor. It can fail, so a cancel may become its error (see [`fallible`](crate::fallible)); and
+/// a plain thread waits for it in a system call, together with the others of its kind in the select.
+///
+/// # Safety
+///
+/// The descriptor that is [watched](Self::watched) stays open while the operation is borrowed.
+///
+/// ```
+/// use std::sync::{Arc, mpsc};
+/// use std::time::{Duration, Instant};
+/// use strands_sched::{Alarm, Arm, IoOperation, Operation, Order, Outcome, ThreadWait, Timer, Watched, select};
+///
+/// struct Bell(mpsc::Sender<()>);
+/// impl Alarm for Bell {
+///     fn ring(&self) {
+///         let _ = self.0.send(());
+///     }
+/// }
+///
+/// struct NeverReady;
+///
+/// // SAFETY: it is enrolled nowhere.
+/// unsafe impl Operation for NeverReady {
+///     fn attempt(&self) -> bool {
+///         false
+///     }
+///     unsafe fn enrol(&self, _: Arm<'_>) -> bool {
+///         true
+///     }
+///     unsafe fn withdraw(&self) {}
+///     fn as_io(&self) -> Option<&dyn IoOperation> {
+///         Some(self)
+///     }
+/// }
+///
+/// // SAFETY: nobody looks at the descriptor.
+/// unsafe impl IoOperation for NeverReady {
+///     fn watched(&self) -> Watched {
+///         Watched { descriptor: 0, write: false }
+///     }
+///     fn block(&self, wait: &ThreadWait<'_>) -> Outcome {
+///         assert_eq!(wait.watched().count(), 2);
+///         let (sender, rings) = mpsc::channel();
+///         let alarm: Arc<dyn Alarm> = Arc::new(Bell(sender));
+///         // In place of `recv_timeout` a reactor has a `poll` of what is watched, and of its bell.
+///         let block = |left: Option<Duration>| drop(rings.recv_timeout(left.unwrap()));
+///         wait.block_until(&alarm, || false, block)
+///     }
+///     fn fail(&self, _: std::io::Error) {
+///         unreachable!("it is not cancelled");
+///     }
+/// }
+///
+/// let soon = Timer::at(Instant::now() + Duration::from_millis(1));
+/// assert_eq!(select(&[&NeverReady, &soon, &NeverReady], Order::Fair, None), Some(1));
+/// ```
+pub unsafe trait IoOperation {
+    /// What it waits for.
+    fn watched(&self) -> Watched;
+
+    /// Blocks the calling thread, a plain one, until what is [watched](ThreadWait::watched) in the whole select may be ready, or
+    /// the [wait](ThreadWait::block_until) ends for another reason. Must not panic.
+    fn block(&self, wait: &ThreadWait<'_>) -> Outcome;
+
+    /// It is chosen, as the select was cancelled where nothing unwinds: `error` is its outcome.
+    fn fail(&self, error: io::Error);
+}
+
+/// What an [`IoOperation`] waits for.
+///
+/// ```
+/// use strands_sched::Watched;
+///
+/// let stdin = Watched { descriptor: 0, write: false };
+/// assert!(!stdin.write);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// The descriptor, as the system tells it from others.
+    pub descriptor: u64,
+    /// Until it can be written to; else until it can be read from.
+    pub write: bool,
+}
+
+/// A wait of a plain thread in a select with an [`IoOperation`]; see the example there.
+///
+/// ```
+/// use strands_sched::ThreadWait;
+///
+/// fn descriptors(wait: &ThreadWait<'_>) -> Vec<u64> {
+///     wait.watched().map(|watched| watched.descriptor).collect()
+/// }
+/// ```
+pub struct ThreadWait<'a> {
+    operations: &'a [&'a dyn Operation],
+    choice: &'a Choice,
+    deadline: Option<Instant>,
+}
+
+impl ThreadWait<'_> {
+    /// What all operations of the select wait for that are on descriptors.
+    ///
+    /// ```
+    /// use strands_sched::ThreadWait;
+    ///
+    /// fn wait_for_writing(wait: &ThreadWait<'_>) -> usize {
+    ///     wait.watched().filter(|watched| watched.write).count()
+    /// }
+    /// ```
+    pub fn watched(&self) -> impl Iterator<Item = Watched> {
+        self.operations.iter().filter_map(|operation| Some(operation.as_io()?.watched()))
+    }
+
+    /// As [`block_until`], until an arm is claimed, `ready`, or the select's deadline.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use strands_sched::{Alarm, Outcome, ThreadWait};
+    ///
+    /// /// For a system in which `poll` takes no time limit.
+    /// fn wait(wait: &ThreadWait<'_>, alarm: &Arc<dyn Alarm>, poll: impl Fn()) -> Outcome {
+    ///     wait.block_until(alarm, || false, |_left| poll())
+    /// }
+    /// ```
+    pub fn block_until(
+        &self,
+        alarm: &Arc<dyn Alarm>,
+        ready: impl Fn() -> bool,
+        block: impl FnMut(Option<Duration>),
+    ) -> Outcome {
+        let ready = || !self.choice.is_open() || ready();
+        block_until(&SELECT, self.choice.object(), self.deadline, alarm, ready, block)
+    }
+}
+
+static SELECT: Op = Op("select");
 
 /// Which operation is performed if several are possible at once.
 ///
@@ -224,6 +376,11 @@ impl Choice {
         Choice { claim: AtomicU32::new(OPEN), party: current::header().whole() }
     }
 
+    /// For reports.
+    fn object(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.claim.load(Acquire) == OPEN
     }
@@ -273,7 +430,8 @@ impl Choice {
 /// Waits until one of `operations` can be performed, and performs it: its index. `None` if `deadline` passed first.
 ///
 /// Without operations and without a deadline it waits for ever. What can be done at once is done, also if the deadline has passed. A cancelled fiber unwinds from here, and then no operation
-/// was performed.
+/// was performed. Where nothing unwinds (see [`as_error`](crate::as_error)) the first [`IoOperation`] fails instead; without one the
+/// select waits on.
 ///
 /// # Panics
 ///
@@ -296,7 +454,9 @@ pub fn select(
     // The models have no clock: who waits until a time that has passed gives up there in the midst of it.
     let mut may_be_late = cfg!(not(loom));
     loop {
-        charge(); // Here it can be cancelled, and others can run: nothing has happened yet.
+        if let Some(index) = charge(operations) {
+            return Some(index);
+        }
         let turns = Turns::new(operations.len(), order);
         if let Some(index) = turns.clone().find(|&index| operations[index].attempt()) {
             return Some(index);
@@ -322,14 +482,34 @@ pub fn select(
 /// assert_eq!(try_select(&[&Timer::at(None)], Order::Fair), None);
 /// ```
 pub fn try_select(operations: &[&dyn Operation], order: Order) -> Option<usize> {
-    charge();
-    Turns::new(operations.len(), order).find(|&index| operations[index].attempt())
+    charge(operations)
+        .or_else(|| Turns::new(operations.len(), order).find(|&index| operations[index].attempt()))
+}
+
+/// Here it can be cancelled, and others can run: nothing has happened yet. The operation that failed, if one did.
+#[inline]
+fn charge(operations: &[&dyn Operation]) -> Option<usize> {
+    if current::spend_budget() { None } else { let_others_run(operations) }
+}
+
+#[cold]
+fn let_others_run(operations: &[&dyn Operation]) -> Option<usize> {
+    let Some((index, io)) = first_io(operations) else {
+        park::exhausted();
+        return None;
+    };
+    io.fail(cancel::let_others_run_fallible().err()?);
+    Some(index)
+}
+
+fn first_io<'a>(operations: &[&'a dyn Operation]) -> Option<(usize, &'a dyn IoOperation)> {
+    operations.iter().enumerate().find_map(|(index, operation)| Some((index, operation.as_io()?)))
 }
 
 /// Waits until one is chosen, which has been taken out of where it was; `None` if none was, and all are to be tried.
 fn wait(operations: &[&dyn Operation], turns: Turns, deadline: Option<Instant>) -> Option<usize> {
-    static SELECT: Op = Op("select");
     fork::assert_may_wait(deadline);
+    let io = first_io(operations);
     let choice = Choice::new();
     let in_line = AbortOnUnwind("a panic in the middle of a select would leave a waiter in line");
     let mut enrolled = 0;
@@ -343,8 +523,14 @@ fn wait(operations: &[&dyn Operation], turns: Turns, deadline: Option<Instant>) 
         goes_on
     });
     if all {
-        let object = (&raw const choice).addr();
-        outcome = wait_until(&SELECT, object, deadline, || !choice.is_open());
+        let wait = || wait_until(&SELECT, choice.object(), deadline, || !choice.is_open());
+        outcome = match io {
+            None => wait(),
+            Some((_, io)) => cancel::fallible(|| match fork::in_forked_child() || !is_thread() {
+                true => wait(),
+                false => io.block(&ThreadWait { operations, choice: &choice, deadline }),
+            }),
+        };
     }
     let chosen = choice.settle();
     for index in turns.take(enrolled) {
@@ -353,9 +539,15 @@ fn wait(operations: &[&dyn Operation], turns: Turns, deadline: Option<Instant>) 
     }
     in_line.disarm();
     if outcome == Outcome::Cancelled && chosen.is_none() {
-        cancel::unwind();
+        let Some((index, io)) = io else { cancel::unwind() };
+        io.fail(cancel::error_or_unwind());
+        return Some(index);
     }
     chosen
+}
+
+fn is_thread() -> bool {
+    current::with(|me| me.is_thread())
 }
 
 /// The order in which the operations come: from one on, upwards or downwards, and around.

@@ -20,8 +20,9 @@ use crate::current;
 use crate::frame::{self, Until};
 use crate::park::{self, Op, Outcome};
 use crate::runtime::with_driver;
+use crate::select::{Arm, Operation};
 use crate::task::{TaskRef, drop_payload};
-use crate::wait_queue::WaitQueue;
+use crate::wait_queue::{WaitQueue, Waiter};
 
 /// Asks any number of fibers and plain threads to stop what they do below it.
 ///
@@ -290,6 +291,23 @@ impl CancelToken {
         self.wait_until(deadline.into())
     }
 
+    /// To [wait](Self::wait) until it is cancelled, as one of several operations; see [`select`](crate::select).
+    ///
+    /// ```
+    /// use strands_sched::{CancelToken, Order, Timer, select};
+    ///
+    /// let token = CancelToken::new();
+    /// let cancelled = token.select_cancelled();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| token.cancel_with("shutdown"));
+    ///     assert_eq!(select(&[&Timer::at(None), &cancelled], Order::Fair, None), Some(1));
+    /// });
+    /// assert_eq!(cancelled.take().unwrap().to_string(), "shutdown");
+    /// ```
+    pub fn select_cancelled(&self) -> TokenOperation<'_> {
+        TokenOperation { token: self, waiter: Waiter::new() }
+    }
+
     fn wait_until(&self, deadline: Option<Instant>) -> Option<CancelReason> {
         static WAIT: Op = Op("CancelToken::wait");
         park::charge();
@@ -443,6 +461,51 @@ impl fmt::Display for CancelReason {
 impl Error for CancelReason {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source()
+    }
+}
+
+/// To wait until a token is cancelled, as one of several operations. See [`CancelToken::select_cancelled`].
+///
+/// ```
+/// use strands_sched::{CancelToken, Order, TokenOperation, try_select};
+///
+/// let token = CancelToken::new();
+/// let cancelled: TokenOperation<'_> = token.select_cancelled();
+/// assert_eq!(try_select(&[&cancelled], Order::Fair), None);
+/// token.cancel();
+/// assert_eq!(try_select(&[&cancelled], Order::Fair), Some(0));
+/// ```
+pub struct TokenOperation<'a> {
+    token: &'a CancelToken,
+    waiter: Waiter<()>,
+}
+
+impl TokenOperation<'_> {
+    /// Why the token is cancelled, if it is. It stays so, and may be asked and chosen again.
+    ///
+    /// ```
+    /// assert!(strands_sched::CancelToken::new().select_cancelled().take().is_none());
+    /// ```
+    pub fn take(&self) -> Option<CancelReason> {
+        self.token.reason()
+    }
+}
+
+// SAFETY: `withdraw` takes the waiter out of the only line it is put in.
+unsafe impl Operation for TokenOperation<'_> {
+    fn attempt(&self) -> bool {
+        self.waiter.assert_idle();
+        self.token.is_set()
+    }
+
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
+        let mut state = self.token.inner.state.lock();
+        // SAFETY: `select` borrows us until we are withdrawn.
+        state.reason.is_none() && unsafe { state.enrol(&self.waiter, arm, ()) }
+    }
+
+    unsafe fn withdraw(&self) {
+        self.token.inner.state.withdraw(&self.waiter);
     }
 }
 

@@ -107,7 +107,7 @@
 //!
 //! With `panic = "abort"` nothing can unwind. A fiber, time limit or token that is cancelled makes I/O
 //! below it fail, as [`cancel_as_error`] does; nothing else changes: locks, channels, sleeps and joins go on to
-//! wait. A shutdown leaves fibers that wait as they are.
+//! wait. A [`select!`](crate::select!) with a socket fails by that arm, any other waits on. A shutdown leaves fibers that wait as they are.
 
 use std::any::Any;
 use std::io;
@@ -128,7 +128,7 @@ use crate::thread;
 /// ```
 pub use strands_sched::Cancelled;
 #[doc(inline)]
-pub use strands_sched::{CancelReason, CancelToken, OnCancel};
+pub use strands_sched::{CancelReason, CancelToken, OnCancel, TokenOperation};
 
 /// Whether a fiber ended because it was cancelled: to be asked of what its join handle gave.
 ///

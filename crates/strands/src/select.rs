@@ -12,12 +12,19 @@
 //! If several are possible at once, the choice is by lot: of *n* operations each that is possible has a chance of 1/*n* or
 //! better, whatever the others are, and of two that are possible both have the same. `biased` chooses the first of them
 //! instead: for what shall come first, such as an end. While a select waits it stands in line for each of its
-//! operations, behind those who came before, as anybody who waits for one of them.
+//! operations, behind those who came before, as anybody who waits for one of them. If it is woken and finds that somebody
+//! else was faster, it begins anew, at the ends of the lines. That happens with sockets, which tell that they are ready and
+//! give nothing away, and if something becomes possible just when the select gets in line; a message, a permit or a
+//! notification is handed to the select that waits for it.
 //!
 //! # Cancellation
 //!
 //! A fiber that is cancelled while it waits unwinds, and no operation is performed. One that has been performed is
 //! completed, and the cancel waits.
+//!
+//! Inside [`cancel_as_error`](crate::cancel::cancel_as_error), and where panics abort, each operation acts as it does
+//! by itself: `readable` and `writable` fail, the others go on to wait. So with one of these two the select ends: the first
+//! of them is performed, and its value is the error. Without one it waits on; `cancelled(token)` or a time ends it.
 //!
 //! # From other selects
 //!
@@ -74,6 +81,8 @@ use crate::time::{self, Deadline};
 /// An arm is `pattern = operation => expression,` or, with a condition, `pattern = operation if condition => expression,`. After
 /// a block the comma may be left out. The pattern must not be refutable. The macro's value is that of the expression.
 /// Expressions may `break`, `return` and use `?`; when one begins, nothing is borrowed by the operations any more.
+/// There may be 100 arms; more if the crate raises its `recursion_limit`, and any number in a
+/// [`Select`](crate::select::Select).
 ///
 /// | operation | of | value |
 /// |---|---|---|
@@ -83,7 +92,8 @@ use crate::time::{self, Deadline};
 /// | `changed(receiver)` | [`watch`](crate::sync::watch) | as `receiver.changed()` |
 /// | `notified(notify)` | [`Notify`](crate::sync::Notify) | `()` |
 /// | `acquire(semaphore)`, `acquire(semaphore, n)` | [`Semaphore`](crate::sync::Semaphore) | as `semaphore.acquire()` |
-/// | `readable(socket)`, `writable(socket)` | a `TcpStream`, or a `TcpListener` with a connection to accept; fibers only | `io::Result<()>`: nothing has been read or written |
+/// | `readable(socket)`, `writable(socket)` | a `TcpStream`, or a `TcpListener` with a connection to accept | `io::Result<()>`: nothing has been read or written |
+/// | `cancelled(token)` | a [`CancelToken`](crate::cancel::CancelToken) | as `token.wait()` |
 /// | `after(duration)`, `at(point_in_time)` | | `()` |
 ///
 /// What is written in place of `receiver` and so on is borrowed, mutably if the operation needs that, and
@@ -128,8 +138,9 @@ macro_rules! select {
     };
 }
 
-/// The steps of [`select!`](crate::select!). Read the arms one by one (`@arms`, then its code: `@code`), each into
-/// `{number, names of its own, pattern, operation, code}`; then write it all out (`@write`).
+/// The steps of [`select!`](crate::select!). Read the arms one by one (`@arms`), each into
+/// `{number, names of its own, pattern, operation, condition, code}`; then write it all out (`@write`).
+/// Steps are nested, and rustc allows 128 of them: so each arm is read in one.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __select {
@@ -142,32 +153,46 @@ macro_rules! __select {
     };
 
     // default
-    (@arms $order:ident $before:tt $done:tt [] default => $($rest:tt)*) => {
-        $crate::__select!(@code $order $before $done [] {default} $($rest)*)
+    (@arms $order:ident $before:tt $done:tt [] default => $code:block, $($rest:tt)*) => {
+        $crate::__select!(@arms $order $before $done [$code] $($rest)*)
     };
-    (@arms $order:ident $before:tt $done:tt $default:tt default => $($rest:tt)*) => {
+    (@arms $order:ident $before:tt $done:tt [] default => $code:block $($rest:tt)*) => {
+        $crate::__select!(@arms $order $before $done [$code] $($rest)*)
+    };
+    (@arms $order:ident $before:tt $done:tt [] default => $code:expr $(, $($rest:tt)*)?) => {
+        $crate::__select!(@arms $order $before $done [$code] $($($rest)*)?)
+    };
+    (@arms $order:ident $before:tt $done:tt [$code:tt] default => $($rest:tt)*) => {
         compile_error!("`select!` has one `default` arm at most")
     };
     (@arms $order:ident $before:tt $done:tt $default:tt default($time:expr) => $($rest:tt)*) => {
-        $crate::__select!(@code $order $before $done $default
-            {_, Some($crate::select::after($time))} $($rest)*)
+        $crate::__select!(@arms $order $before $done $default _ = after($time) => $($rest)*)
     };
 
     // pattern = operation
-    (@arms $order:ident $before:tt $done:tt $default:tt
-        $pattern:pat = $kind:ident($($of:tt)*) => $($rest:tt)*) => {
-        $crate::__select!(@code $order $before $done $default
-            {$pattern, Some($crate::__select!(@operation $kind($($of)*)))} $($rest)*)
+    (@arms $order:ident [$($before:tt)*] [$($done:tt)*] $default:tt
+        $pattern:pat = $kind:ident $of:tt $(if $condition:expr)? => $code:block, $($rest:tt)*) => {
+        // The names are new ones each time, as each expansion has its own.
+        $crate::__select!(@arms $order [$($before)* + 1]
+            [$($done)* {(0 $($before)*) operation value $pattern, $kind $of [$($condition)?] $code}]
+            $default $($rest)*)
     };
-    (@arms $order:ident $before:tt $done:tt $default:tt
-        $pattern:pat = $kind:ident($($of:tt)*) if $condition:expr => $($rest:tt)*) => {
-        $crate::__select!(@code $order $before $done $default
-            {
-                $pattern,
-                if $condition { Some($crate::__select!(@operation $kind($($of)*))) } else { None }
-            }
-            $($rest)*)
+    (@arms $order:ident [$($before:tt)*] [$($done:tt)*] $default:tt
+        $pattern:pat = $kind:ident $of:tt $(if $condition:expr)? => $code:block $($rest:tt)*) => {
+        // The names are new ones each time, as each expansion has its own.
+        $crate::__select!(@arms $order [$($before)* + 1]
+            [$($done)* {(0 $($before)*) operation value $pattern, $kind $of [$($condition)?] $code}]
+            $default $($rest)*)
     };
+    (@arms $order:ident [$($before:tt)*] [$($done:tt)*] $default:tt
+        $pattern:pat = $kind:ident $of:tt $(if $condition:expr)? => $code:expr $(, $($rest:tt)*)?) => {
+        // The names are new ones each time, as each expansion has its own.
+        $crate::__select!(@arms $order [$($before)* + 1]
+            [$($done)* {(0 $($before)*) operation value $pattern, $kind $of [$($condition)?] $code}]
+            $default $($($rest)*)?)
+    };
+
+    // What is none of these.
     (@arms $order:ident $before:tt $done:tt $default:tt
         $kind:ident($($of:tt)*) -> $pattern:pat => $($rest:tt)*) => {
         compile_error!(concat!(
@@ -175,42 +200,31 @@ macro_rules! __select {
             stringify!($pattern), " = ", stringify!($kind), "(", stringify!($($of)*), ") => …`"
         ))
     };
+    (@arms $order:ident $before:tt $done:tt $default:tt default => $($rest:tt)*) => {
+        $crate::__select!(@no_code $($rest)*)
+    };
+    (@arms $order:ident $before:tt $done:tt $default:tt
+        $pattern:pat = $kind:ident($($of:tt)*) $(if $condition:expr)? => $($rest:tt)*) => {
+        $crate::__select!(@no_code $($rest)*)
+    };
     (@arms $order:ident $before:tt $done:tt $default:tt $($rest:tt)*) => {
         compile_error!(concat!(
             "an arm of `select!` is `pattern = operation => code`, `pattern = operation if condition => code` or \
              `default => code`; found `", stringify!($($rest)*), "`"
         ))
     };
-
-    // => code
-    (@code $order:ident $before:tt $done:tt $default:tt $arm:tt $code:block, $($rest:tt)*) => {
-        $crate::__select!(@add $order $before $done $default $arm $code [$($rest)*])
-    };
-    (@code $order:ident $before:tt $done:tt $default:tt $arm:tt $code:block $($rest:tt)*) => {
-        $crate::__select!(@add $order $before $done $default $arm $code [$($rest)*])
-    };
-    (@code $order:ident $before:tt $done:tt $default:tt $arm:tt $code:expr, $($rest:tt)*) => {
-        $crate::__select!(@add $order $before $done $default $arm $code [$($rest)*])
-    };
-    (@code $order:ident $before:tt $done:tt $default:tt $arm:tt $code:expr) => {
-        $crate::__select!(@add $order $before $done $default $arm $code [])
-    };
-    (@code $order:ident $before:tt $done:tt $default:tt $arm:tt $($rest:tt)*) => {
+    (@no_code $($rest:tt)*) => {
         compile_error!(concat!(
             "expected code and a comma after `=>` in `select!`; found `", stringify!($($rest)*), "`"
         ))
     };
-    (@add $order:ident $before:tt $done:tt [] {default} $code:tt [$($rest:tt)*]) => {
-        $crate::__select!(@arms $order $before $done [$code] $($rest)*)
-    };
-    // The names are new ones each time, as each expansion has its own.
-    (@add $order:ident [$($before:tt)*] [$($done:tt)*] $default:tt
-        {$pattern:pat, $operation:expr} $code:tt [$($rest:tt)*]) => {
-        $crate::__select!(@arms $order [$($before)* + 1]
-            [$($done)* {(0 $($before)*) operation value $pattern, $operation, $code}]
-            $default $($rest)*)
-    };
 
+    (@made $kind:ident $of:tt []) => {
+        Some($crate::__select!(@operation $kind $of))
+    };
+    (@made $kind:ident $of:tt [$condition:expr]) => {
+        if $condition { Some($crate::__select!(@operation $kind $of)) } else { None }
+    };
     (@operation recv($receiver:expr $(,)?)) => { $receiver.select_recv() };
     (@operation send($sender:expr, $message:expr $(,)?)) => { $sender.select_send($message) };
     (@operation join($handle:expr $(,)?)) => { $handle.select_join() };
@@ -222,21 +236,23 @@ macro_rules! __select {
     };
     (@operation readable($socket:expr $(,)?)) => { $socket.select_readable() };
     (@operation writable($socket:expr $(,)?)) => { $socket.select_writable() };
+    (@operation cancelled($token:expr $(,)?)) => { $token.select_cancelled() };
     (@operation after($time:expr $(,)?)) => { $crate::select::after($time) };
     (@operation at($time:expr $(,)?)) => { $crate::select::at($time) };
-    (@operation $other:ident($($of:tt)*)) => {
+    (@operation $other:ident $of:tt) => {
         compile_error!(concat!(
-            "`", stringify!($other), "(", stringify!($($of)*), ")` is no operation of `select!`, which are: recv(receiver), \
+            "`", stringify!($other), stringify!($of), "` is no operation of `select!`, which are: recv(receiver), \
              send(sender, message), join(handle), changed(receiver), notified(notify), acquire(semaphore), \
-             acquire(semaphore, permits), readable(socket), writable(socket), after(duration), at(point_in_time)"
+             acquire(semaphore, permits), readable(socket), writable(socket), cancelled(token), after(duration), \
+             at(point_in_time)"
         ))
     };
 
     (@write $order:ident
-        [$({$number:tt $operation:ident $value:ident $pattern:pat, $made:expr, $code:tt})*]
+        [$({$number:tt $operation:ident $value:ident $pattern:pat, $kind:ident $of:tt $condition:tt $code:tt})*]
         [$($default:tt)?]) => {{
         $(let mut $value = None;)*
-        match ($($made,)*) {
+        match ($($crate::__select!(@made $kind $of $condition),)*) {
             ($($operation,)*) => {
                 let chosen = $crate::__select!(@choose $order [$($operation)*] [$($default)?]);
                 $(if chosen == Some($number) {

@@ -70,6 +70,18 @@ fn whatever_needs_a_descriptor_says_so_and_goes_on_later() {
                 peer.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
                 assert_eq!(peer.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
                 peer.set_read_timeout(None).unwrap();
+                let select = || {
+                    strands::select! {
+                        ready = readable(peer) => ready.map(|()| "ready").unwrap(),
+                        _ = after(Duration::from_millis(2)) => "time",
+                    }
+                };
+                assert_eq!(select(), "time");
+                thread::scope(|scope| {
+                    scope.spawn(|| (&open).write_all(b"!").unwrap());
+                    while select() != "ready" {}
+                });
+                assert_eq!(peer.read(&mut [0]).unwrap(), 1);
                 thread::scope(|scope| {
                     let reading = scope.spawn(move || {
                         let mut text = String::new();

@@ -1,12 +1,16 @@
 //! `select!` and `Select`: what they look like, and that one operation is performed.
 
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use strands::cancel::{CancelToken, cancel_as_error, is_cancel_error};
 use strands::channel::{self, Receiver, Sender};
+use strands::net::{TcpListener, TcpStream};
+use strands::runtime::Backend;
 use strands::select::{Select, after};
 use strands::sync::{Notify, Semaphore, broadcast, mpsc, oneshot, watch};
-use strands::time::{Deadline, Instant};
+use strands::time::{Deadline, Elapsed, Instant, timeout};
 use strands::{Runtime, select};
 
 const LONG: Duration = Duration::from_secs(600);
@@ -283,10 +287,8 @@ fn a_select_of_nothing_is_refused() {
 /// One waits by a select, others in the operations: each gets one connection or one byte, and the turn goes on.
 #[test]
 fn sockets_are_shared_with_those_who_read_and_accept() {
-    use std::io::{ErrorKind, Read, Write};
-    use strands::net::{TcpListener, TcpStream};
     let by_select = |listener: &TcpListener, never: &Receiver<()>| loop {
-        strands::select! {
+        select! {
             ready = readable(listener) => ready?,
             _ = recv(never) => unreachable!("nothing was sent"),
         }
@@ -337,8 +339,215 @@ fn sockets_are_shared_with_those_who_read_and_accept() {
             });
         }
     }
-    // A plain thread is told that it cannot wait for a socket here.
+}
+
+/// A connection: its two ends.
+fn connection() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let kind = select! { ready = readable(listener) => ready.unwrap_err().kind() };
-    assert_eq!(kind, ErrorKind::Unsupported);
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// On a plain thread as on a fiber: whatever of a select's operations becomes possible ends its wait.
+#[test]
+fn sockets_and_others_in_one_select() {
+    everywhere(|| {
+        let ((mut client, server), (sender, receiver)) = (connection(), channel::rendezvous());
+        let token = CancelToken::new();
+        let wait = || {
+            select! {
+                ready = readable(server) => { ready.unwrap(); "read" }
+                message = recv(receiver) => { message.unwrap(); "message" }
+                reason = cancelled(token) => { assert_eq!(reason.to_string(), "over"); "token" }
+                _ = after(LONG) => unreachable!(),
+            }
+        };
+        let timed_out = select! {
+            _ = readable(server) => false,
+            _ = recv(receiver) => false,
+            _ = after(SOON) => true,
+        };
+        assert!(timed_out);
+        for _ in 0..10 {
+            let its = sender.clone();
+            let sends = strands::spawn(move || its.send(()).unwrap());
+            assert_eq!(wait(), "message");
+            sends.join().unwrap();
+            let (mut its, bytes) = (client.try_clone().unwrap(), [7]);
+            let writes = strands::spawn(move || its.write_all(&bytes).unwrap());
+            assert_eq!(wait(), "read");
+            assert_eq!(wait(), "read", "it has taken nothing");
+            writes.join().unwrap();
+            assert_eq!((&server).read(&mut [0; 8]).unwrap(), 1);
+        }
+        let its = token.clone();
+        let cancels = strands::spawn(move || its.cancel_with("over"));
+        assert_eq!(wait(), "token");
+        cancels.join().unwrap();
+        assert_eq!(wait(), "token", "it stays cancelled");
+        // There is room to write, until it is full.
+        select! { ready = writable(client) => ready.unwrap() }
+        client.set_nonblocking(true).unwrap();
+        while client.write(&[0; 1 << 16]).is_ok() {}
+        client.set_nonblocking(false).unwrap();
+        let is_full = select! {
+            _ = writable(client) => false,
+            _ = after(SOON) => true,
+        };
+        assert!(is_full);
+        let server = Arc::new(server);
+        let its = server.clone();
+        let reads =
+            strands::spawn(move || std::io::copy(&mut &*its, &mut std::io::sink()).unwrap());
+        select! {
+            ready = writable(client) => ready.unwrap(),
+            _ = after(LONG) => unreachable!(),
+        }
+        drop(client);
+        assert!(reads.join().unwrap() > 0);
+        select! { ready = readable(server) => ready.unwrap() } // The end.
+    });
+}
+
+/// Who waits for a socket when it is closed, or is asked to end, gets to know.
+#[test]
+fn a_select_of_sockets_that_is_ended() {
+    everywhere(|| {
+        let (_client, server) = connection();
+        let (server, (_sender, never)) = (Arc::new(server), channel::unbounded::<()>());
+        let wait = |server: &TcpStream| {
+            select! {
+                _ = recv(never) => unreachable!("nothing is sent"),
+                ready = readable(server) => ready,
+            }
+        };
+        assert_eq!(timeout(SOON, || wait(&server)).map(drop), Err(Elapsed));
+        let error = timeout(SOON, || cancel_as_error(|| wait(&server))).unwrap().unwrap_err();
+        assert!(is_cancel_error(&error), "{error}");
+        let token = CancelToken::new();
+        let its = token.clone();
+        let cancels = strands::spawn(move || its.cancel_with("enough"));
+        let ended = token.run(|| wait(&server)).map(drop);
+        assert_eq!(ended.unwrap_err().to_string(), "enough");
+        cancels.join().unwrap();
+        // Also one that need not wait is told, sooner or later.
+        let late = timeout(SOON, || {
+            cancel_as_error(|| {
+                loop {
+                    let result = select! {
+                        biased;
+                        ready = readable(server) => ready,
+                        _ = after(Duration::ZERO) => Ok(()),
+                    };
+                    if let Err(error) = result {
+                        return error;
+                    }
+                }
+            })
+        });
+        assert!(is_cancel_error(&late.unwrap()));
+        // One without a socket has no error to give, and waits on as a `recv` does.
+        let its = timeout(SOON, || {
+            cancel_as_error(|| {
+                select! {
+                    _ = recv(never) => unreachable!("nothing is sent"),
+                    _ = after(2 * SOON) => "it waited",
+                }
+            })
+        });
+        assert_eq!(its, Ok("it waited"));
+        let its = server.clone();
+        let closes = strands::spawn(move || its.close());
+        assert_eq!(wait(&server).unwrap_err().kind(), ErrorKind::NotConnected);
+        closes.join().unwrap();
+        assert_eq!(wait(&server).unwrap_err().kind(), ErrorKind::NotConnected);
+    });
+}
+
+/// Plain threads and fibers, in selects and in `accept`, share a listener: each connection is served once, and no
+/// message of a channel beside it is lost.
+#[test]
+fn threads_and_fibers_share_a_listener_in_selects() {
+    const CONNECTIONS: usize = 40;
+    for backend in [Backend::Auto, Backend::Mio] {
+        let runtime = Runtime::builder().workers(2).backend(backend).build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (sender, receiver) = channel::bounded::<()>(1);
+        // How many connections, and how many messages.
+        let serve = || {
+            let mut got = (0, 0);
+            loop {
+                select! {
+                    ready = readable(listener) => match ready.and_then(|()| listener.accept()) {
+                        Ok(_) => got.0 += 1,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {} // Another was faster.
+                        Err(error) => panic!("{error}"),
+                    },
+                    message = recv(receiver) => match message {
+                        Ok(()) => got.1 += 1,
+                        Err(_) => return got,
+                    },
+                }
+            }
+        };
+        let served = std::thread::scope(|scope| {
+            let threads = [0, 1].map(|_| scope.spawn(serve));
+            let fibers = scope.spawn(|| {
+                runtime.run(|| {
+                    strands::scope(|scope| {
+                        let fibers = [0, 1, 2].map(|_| scope.spawn(serve));
+                        fibers.map(|fiber| fiber.join().unwrap())
+                    })
+                })
+            });
+            let mut clients = Vec::new();
+            for _ in 0..CONNECTIONS {
+                clients.push(TcpStream::connect(address).unwrap());
+                sender.send(()).unwrap();
+            }
+            // All have been accepted, or are about to be: the end of each comes after that.
+            for client in &mut clients {
+                assert_eq!(client.read(&mut [0; 8]).unwrap_or(0), 0);
+            }
+            drop(sender);
+            let threads = threads.map(|thread| thread.join().unwrap());
+            let fibers = fibers.join().unwrap();
+            threads
+                .into_iter()
+                .chain(fibers)
+                .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        });
+        assert_eq!(served, (CONNECTIONS, CONNECTIONS), "{backend:?}");
+    }
+}
+
+/// Each operation in a step of its own, so the number that rustc allows is nearly that of the arms.
+#[test]
+fn a_select_of_many_arms() {
+    macro_rules! ten {
+        ($never:ident [$($arms:tt)*]) => {
+            hundred!($never [$($arms)* $($arms)* $($arms)* $($arms)* $($arms)* $($arms)* $($arms)* $($arms)* $($arms)* $($arms)*])
+        };
+    }
+    macro_rules! hundred {
+        ($never:ident [$($arms:tt)*]) => {
+            select! { $($arms)* default => 1 }
+        };
+    }
+    let (_sender, never) = channel::unbounded::<i32>();
+    let chosen = ten!(never [
+        number = recv(never) => number.unwrap(),
+        _ = recv(never) if never.len() > 1 => 2,
+        _ = recv(never) => { 3 }
+        _ = recv(never) => { 4 },
+        _ = recv(never) if never.len() > 1 => { 5 }
+        number = recv(never) => number.unwrap(),
+        _ = recv(never) if never.len() > 1 => 2,
+        _ = recv(never) => { 3 }
+        _ = recv(never) => { 4 },
+        default(LONG) => 6,
+    ]);
+    assert_eq!(chosen, 1);
 }

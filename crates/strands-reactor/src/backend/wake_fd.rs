@@ -76,39 +76,52 @@ pub(crate) enum Ready {
     No,
 }
 
-/// Blocks the thread until `fd` is ready, `bell` is raised or the time is up. Where the system
-/// has no `ppoll` (macOS, Windows) the time is rounded up to whole milliseconds.
-///
-/// On Windows before 10, version 2004, a connection that is refused is not noticed by this.
+/// Blocks the thread until `fd` is ready, `bell` is raised or the time is up. See [`poll_any`].
 pub(crate) fn poll_one(
     fd: BorrowedFd<'_>,
     direction: Direction,
     bell: Option<&WakeFd>,
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
+    // Without a bell the same descriptor twice, of which the second is not used.
+    let bell_fd = bell.map_or(fd, |bell| bell.as_fd());
+    let mut fds = [poll_fd(fd, direction), poll_fd(bell_fd, Direction::Read)];
+    poll_any(&mut fds[..1 + usize::from(bell.is_some())], bell, timeout)
+}
+
+/// What [`poll_any`] is asked for `fd`.
+pub(crate) fn poll_fd(fd: BorrowedFd<'_>, direction: Direction) -> PollFd<'_> {
     let interest = match direction {
         Direction::Read => PollFlags::IN,
         Direction::Write => PollFlags::OUT,
     };
+    PollFd::from_borrowed_fd(fd, interest)
+}
+
+/// Blocks the thread until one of `fds` is ready, `bell`, whose descriptor is the last of them, is raised or the
+/// time is up. Where the system has no `ppoll` (macOS, Windows) the time is rounded up to whole milliseconds.
+///
+/// On Windows before 10, version 2004, a connection that is refused is not noticed by this.
+pub(crate) fn poll_any(
+    fds: &mut [PollFd<'_>],
+    bell: Option<&WakeFd>,
+    timeout: Option<Duration>,
+) -> io::Result<Ready> {
     // Some systems refuse more. The caller asks again.
     const LONGEST: Duration = Duration::from_secs(1 << 20);
     let timeout = timeout.map(|time| to_timespec(time.min(LONGEST)));
-    // Without a bell the same descriptor twice.
-    let bell_fd = bell.map_or(fd, |bell| bell.as_fd());
-    let mut fds =
-        [PollFd::from_borrowed_fd(fd, interest), PollFd::from_borrowed_fd(bell_fd, PollFlags::IN)];
-    let used = if bell.is_some() { 2 } else { 1 };
-    match rustix::event::poll(&mut fds[..used], timeout.as_ref()) {
+    match rustix::event::poll(fds, timeout.as_ref()) {
         Ok(_) => {}
         Err(rustix::io::Errno::INTR) => return Ok(Ready::No),
         Err(error) => return Err(error.into()),
     }
-    if let Some(bell) = bell.filter(|_| !fds[1].revents().is_empty()) {
+    let (fds, bell_fd) = fds.split_at(fds.len() - usize::from(bell.is_some()));
+    if let Some(bell) = bell.filter(|_| !bell_fd[0].revents().is_empty()) {
         // Whatever the mark says: two raises and a drain may have crossed, and left it readable.
         bell.raised.store(false, Ordering::Release);
         bell.signal.drain();
     }
-    Ok(if fds[0].revents().is_empty() { Ready::No } else { Ready::Fd })
+    Ok(if fds.iter().all(|fd| fd.revents().is_empty()) { Ready::No } else { Ready::Fd })
 }
 
 /// A time that the kernel accepts: at most some thousand years.

@@ -130,8 +130,6 @@ impl TcpListener {
     /// To wait until there is a connection to accept, as one of several operations that [`select!`](crate::select!)
     /// or a [`Select`](crate::select::Select) chooses from. Nothing is accepted; somebody else may be faster.
     ///
-    /// For fibers: a plain thread that would have to wait gets an error of kind `Unsupported`.
-    ///
     /// ```
     /// use strands::net::{TcpListener, TcpStream};
     ///

@@ -196,8 +196,6 @@ impl TcpStream {
     /// To wait until there is something to read, or the end, as one of several operations that
     /// [`select!`](crate::select!) or a [`Select`](crate::select::Select) chooses from. Nothing is read; somebody else may be faster.
     ///
-    /// For fibers: a plain thread that would have to wait gets an error of kind `Unsupported`.
-    ///
     /// ```
     /// use std::io::Write;
     /// use std::time::Duration;

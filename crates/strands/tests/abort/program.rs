@@ -141,7 +141,17 @@ fn cancels_are_errors() {
         let soon = Duration::from_millis(2);
         let error = timeout(soon, || listener.accept().unwrap_err()).unwrap();
         assert!(is_cancel_error(&error), "{error}");
+        let select = || {
+            strands::select! {
+                ready = readable(listener) => ready,
+                _ = after(FOR_EVER) => unreachable!(),
+            }
+        };
+        let error = timeout(soon, || select().unwrap_err()).unwrap();
+        assert!(is_cancel_error(&error), "{error}");
         assert_eq!(timeout(soon, || sleep(soon + soon)), Ok(()));
+        let select = || strands::select! { _ = after(soon + soon) => "it waits on" };
+        assert_eq!(timeout(soon, select), Ok("it waits on"));
         let (sender, receiver) = mpsc::channel();
         let late = spawn(move || {
             sleep(soon + soon);
