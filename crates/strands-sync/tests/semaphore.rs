@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use common::{Kind, Local, PAIRS, at, everywhere, let_others_run, on_one_worker, runtime, start};
-use strands_sched::{Cancelled, spawn_on, yield_now};
+use strands_sched::{CancelToken, Cancelled, spawn_on, yield_now};
 use strands_sync::{
     AcquireTimeoutError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError,
 };
@@ -157,20 +157,41 @@ fn nobody_is_overtaken() {
 
 #[test]
 fn a_first_that_gives_up_lets_the_next_go() {
-    // By time.
-    on_one_worker(|| {
+    /// Until it is told to, those behind it wait; then two of three have theirs.
+    fn gives_up(
+        first: impl FnOnce(&Semaphore) -> bool + 'static,
+        tell: impl FnOnce(),
+        waits_until_told: bool,
+    ) {
         let semaphore = Rc::new(Semaphore::new(2));
         let theirs = semaphore.clone();
         let first = Local::until_it_waits(move |about_to_wait| {
             about_to_wait();
-            theirs.acquire_many_timeout(3, Duration::from_millis(2)).map(drop)
+            first(&theirs)
         });
         let others = [1, 1, 1].map(|n| waiter(&semaphore, n));
-        assert_eq!(first.join().unwrap(), Err(AcquireTimeoutError::Timeout));
+        if waits_until_told {
+            let_others_run();
+            assert_eq!([0, 1, 2].map(|i| others[i].is_finished()), [false; 3]);
+        }
+        tell();
+        assert!(first.join().unwrap(), "it was not granted");
         let_others_run();
         assert_eq!([0, 1, 2].map(|i| others[i].is_finished()), [true, true, false]);
         semaphore.add_permits(1);
         others.into_iter().for_each(|other| other.join().unwrap());
+    }
+    on_one_worker(|| {
+        let soon = Duration::from_millis(2);
+        let by_time = move |semaphore: &Semaphore| {
+            semaphore.acquire_many_timeout(3, soon).map(drop) == Err(AcquireTimeoutError::Timeout)
+        };
+        gives_up(by_time, || {}, false); // It may be over before we look.
+        let token = CancelToken::new();
+        let its = token.clone();
+        let by_token =
+            move |semaphore: &Semaphore| its.run(|| semaphore.acquire_many(3).map(drop)).is_err();
+        gives_up(by_token, || assert!(token.cancel()), true);
     });
     // By a cancel.
     let semaphore = Arc::new(Semaphore::new(2));
