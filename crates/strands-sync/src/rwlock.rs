@@ -195,7 +195,7 @@ impl<T: ?Sized> RwLock<T> {
     #[inline]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
         charge();
-        if self.raw.read() == Outcome::Cancelled {
+        if self.raw.read_until(None) == Outcome::Cancelled {
             cancel_unwind();
         }
         self.reads()
@@ -532,8 +532,8 @@ impl RawRwLock {
 
     /// `Woken`: the lock is the caller's. Else it is not. So is it for `write_until`.
     #[inline]
-    pub(crate) fn read(&self) -> Outcome {
-        if self.join_readers() { Outcome::Woken } else { self.read_contended() }
+    pub(crate) fn read_until(&self, deadline: Option<Instant>) -> Outcome {
+        if self.join_readers() { Outcome::Woken } else { self.read_contended(deadline) }
     }
 
     #[inline]
@@ -607,7 +607,7 @@ impl RawRwLock {
     }
 
     #[cold]
-    fn read_contended(&self) -> Outcome {
+    fn read_contended(&self, deadline: Option<Instant>) -> Outcome {
         static READ: Op = Op("RwLock::read");
         if self.try_read() || self.spin(RawRwLock::try_read) {
             return Outcome::Woken;
@@ -620,7 +620,7 @@ impl RawRwLock {
         let granted = Cell::new(false);
         let waiter = Waiter { writes: false, late: false, granted: &granted };
         // Who is woken has been let in.
-        line.wait(Place::Last, &READ, None, waiter, || {})
+        line.wait(Place::Last, &READ, deadline, waiter, || {})
     }
 
     #[cold]

@@ -1,6 +1,6 @@
 //! The read-write lock: who holds it beside whom, and who is woken.
 //!
-//! Where a writer gives up it is by a time that has passed, which goes the way that a cancel goes.
+//! Who gives up does so by a time that has passed, which goes the way that a cancel goes.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
@@ -40,7 +40,7 @@ impl Guarded {
     }
 
     fn read(&self) {
-        assert_eq!(self.lock.read(), Outcome::Woken);
+        assert_eq!(self.lock.read_until(None), Outcome::Woken);
         self.get();
         self.lock.read_unlock();
     }
@@ -86,7 +86,7 @@ fn rwlock_of_two_readers_and_a_writer() {
 fn rwlock_of_two_that_read_already_and_a_writer() {
     model(2, || {
         let guarded = Guarded::new();
-        (0..2).for_each(|_| assert_eq!(guarded.lock.read(), Outcome::Woken));
+        (0..2).for_each(|_| assert_eq!(guarded.lock.read_until(None), Outcome::Woken));
         let leave = |guarded: &Guarded| {
             guarded.get();
             guarded.lock.read_unlock();
@@ -116,7 +116,7 @@ fn rwlock_of_two_writers_and_a_reader() {
 fn rwlock_whose_writer_gives_up() {
     model(3, || {
         let guarded = Guarded::new();
-        assert_eq!(guarded.lock.read(), Outcome::Woken);
+        assert_eq!(guarded.lock.read_until(None), Outcome::Woken);
         let writer = beside(&guarded, |guarded| {
             // Unless it comes when all is over.
             if guarded.lock.write_until(Some(passed())) == Outcome::Woken {
@@ -136,7 +136,7 @@ fn rwlock_whose_writer_gives_up() {
 fn rwlock_whose_last_reader_leaves_as_the_writer_gives_up() {
     model(3, || {
         let guarded = Guarded::new();
-        assert_eq!(guarded.lock.read(), Outcome::Woken);
+        assert_eq!(guarded.lock.read_until(None), Outcome::Woken);
         let writer = beside(&guarded, |guarded| {
             if guarded.lock.write_until(Some(passed())) == Outcome::Woken {
                 guarded.lock.write_unlock();
@@ -147,6 +147,27 @@ fn rwlock_whose_last_reader_leaves_as_the_writer_gives_up() {
         reader.join().unwrap();
         writer.join().unwrap();
         guarded.is_free(0);
+    });
+}
+
+/// A reader gives up as it is let in: it is counted and in, or neither; and the one behind it goes in all the same.
+#[test]
+fn rwlock_whose_reader_gives_up() {
+    model(3, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
+        let hasty = beside(&guarded, |guarded| {
+            if guarded.lock.read_until(Some(passed())) == Outcome::Woken {
+                guarded.get();
+                guarded.lock.read_unlock();
+            }
+        });
+        let patient = beside(&guarded, Guarded::read);
+        guarded.add_one();
+        guarded.lock.write_unlock();
+        hasty.join().unwrap();
+        patient.join().unwrap();
+        guarded.is_free(1);
     });
 }
 
