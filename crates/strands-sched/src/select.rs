@@ -30,7 +30,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::atomic::{AcqRel, Acquire, AtomicU32};
+use crate::atomic::{AcqRel, Acquire, AtomicU32, Relaxed};
 use crate::cancel;
 use crate::current::{self, Alarm};
 use crate::fork;
@@ -352,6 +352,30 @@ impl Arm<'_> {
         Parker::arm(self.choice, self.index)
     }
 
+    /// Notes that it gets in the line at this address. Under its lock.
+    pub(crate) fn joins(self, line: usize) {
+        let bit = 1 << (((line >> 4) ^ (line >> 9)) % 31);
+        let lines = self.choice.lines.load(Relaxed);
+        let shared = if lines & bit == 0 { 0 } else { SHARED };
+        self.choice.lines.store(lines | bit | shared, Relaxed);
+    }
+
+    /// Whether another arm of its select may be in the same line, so that each may be what holds up the other: who
+    /// enrols looks whether one of them can be chosen.
+    ///
+    /// ```
+    /// use strands_sched::Arm;
+    ///
+    /// fn look_after_enrolling(arm: Arm<'_>, hand_out: impl Fn()) {
+    ///     if arm.may_share_a_line() {
+    ///         hand_out();
+    ///     }
+    /// }
+    /// ```
+    pub fn may_share_a_line(self) -> bool {
+        self.choice.may_share_a_line()
+    }
+
     /// Whether `parker` is an arm of the same select.
     pub(crate) fn is_of_same(self, parker: &Parker) -> bool {
         parker.choice().is_some_and(|(choice, _)| choice == NonNull::from(self.choice))
@@ -361,8 +385,14 @@ impl Arm<'_> {
 /// What the arms of a select share: on the frame of who waits.
 pub(crate) struct Choice {
     claim: AtomicU32,
+    /// A bit for each line that it stands in, by a hash of the address, and [`SHARED`]. Written by the waiter, under the
+    /// lock of the line that it joins: who has the lock of a line knows whether it is in it twice.
+    lines: AtomicU32,
     party: NonNull<Header>,
 }
+
+/// Of `lines`: two arms may be in one.
+const SHARED: u32 = 1 << 31;
 
 /// Nobody has chosen yet.
 const OPEN: u32 = 0;
@@ -373,7 +403,8 @@ const CHOSEN: u32 = 2;
 
 impl Choice {
     fn new() -> Choice {
-        Choice { claim: AtomicU32::new(OPEN), party: current::header().whole() }
+        let (claim, lines) = (AtomicU32::new(OPEN), AtomicU32::new(0));
+        Choice { claim, lines, party: current::header().whole() }
     }
 
     /// For reports.
@@ -383,6 +414,10 @@ impl Choice {
 
     pub(crate) fn is_open(&self) -> bool {
         self.claim.load(Acquire) == OPEN
+    }
+
+    pub(crate) fn may_share_a_line(&self) -> bool {
+        self.lines.load(Relaxed) & SHARED != 0
     }
 
     /// Whether the arm with this index was chosen.

@@ -447,6 +447,7 @@ impl<T, W> Locked<'_, T, W> {
                 return true;
             }
             waiter.queue.set(queue);
+            arm.joins(queue);
             let (links, linked) = (Links::new(), Cell::new(false));
             node.write(Node { links, linked, parker: arm.parker(), tag });
             self.inner.waiters.push(node, Place::Last);
@@ -512,7 +513,8 @@ impl<T, W> Locked<'_, T, W> {
     }
 
     /// As [`choose_first`](Self::choose_first), but nobody is chosen once the first in line does
-    /// not suit: those behind it are not asked, so it is not overtaken.
+    /// not suit: those behind it are not asked, so it is not overtaken. But if it is a select's, which may
+    /// be content with something else, its other arms in this line are asked.
     ///
     /// ```
     /// use std::thread;
@@ -537,14 +539,14 @@ impl<T, W> Locked<'_, T, W> {
         exchange: impl Fn(&W),
     ) -> Option<Wake> {
         loop {
-            let node = self.inner.waiters.first;
+            let mut node = self.inner.waiters.first;
             if node.is_null() {
                 return None;
             }
             // SAFETY: nodes in the list are alive while the lock is held.
             unsafe {
                 if !suits(&(*node).tag) {
-                    return None;
+                    node = self.inner.waiters.arm_beside(node, &suits)?;
                 }
                 if let Some(wake) = self.choose(node, &exchange) {
                     return Some(wake);
@@ -731,6 +733,36 @@ impl<W> Links<W> {
 }
 
 impl<W> List<W> {
+    /// The first behind `node` that suits and is an arm of the same select.
+    ///
+    /// # Safety
+    ///
+    /// `node` is in the list, whose lock is held.
+    #[cold]
+    unsafe fn arm_beside(
+        &self,
+        node: *mut Node<W>,
+        suits: impl Fn(&W) -> bool,
+    ) -> Option<*mut Node<W>> {
+        // SAFETY: nodes in the list, and the frames that they are on, are alive while the lock is held.
+        unsafe {
+            let (choice, _) = (*node).parker.choice()?;
+            // Nobody else looks through the whole line.
+            if !choice.as_ref().may_share_a_line() {
+                return None;
+            }
+            let mut other = (*node).links.next.get();
+            while !other.is_null() {
+                let beside = (*other).parker.choice().is_some_and(|(its, _)| its == choice);
+                if beside && suits(&(*other).tag) {
+                    return Some(other);
+                }
+                other = (*other).links.next.get();
+            }
+            None
+        }
+    }
+
     /// # Safety
     ///
     /// `node` is in no list, and stays valid until it is removed.

@@ -21,6 +21,9 @@
 //! not announced: the waiter that is woken has them. Fibers of one worker take turns, as each acquire
 //! spends the common budget (before it acquires, so nobody is suspended by that with a permit in hand).
 //!
+//! A select may stand in line for two requests. They hold up others, not each other: while the first in line does not
+//! fit, another request of the same party is granted if that does.
+//!
 //! Turned down: to give the first in line what there is, bit by bit (permits that nobody can use nor see,
 //! to be given back when it gives up), and to let others barge as a mutex does (a
 //! request for many would starve).
@@ -1196,7 +1199,13 @@ unsafe impl Operation for AcquireOperation<'_> {
         let mut line = self.semaphore.line.lock();
         let waiter = Waiter { needed: self.needed, granted: &self.granted };
         // SAFETY: `select` borrows us, and so the cell, until we are withdrawn.
-        self.semaphore.announce(self.needed) && unsafe { line.enrol(&self.waiter, arm, waiter) }
+        let enrolled = self.semaphore.announce(self.needed)
+            && unsafe { line.enrol(&self.waiter, arm, waiter) };
+        drop(line);
+        if enrolled && arm.may_share_a_line() {
+            self.semaphore.hand_out(); // What is too little for our other request may do for this one.
+        }
+        enrolled
     }
 
     unsafe fn withdraw(&self) {

@@ -705,3 +705,68 @@ fn both_ways(sender: &Sender<u64>, receiver: &Receiver<u64>, rounds: usize) -> u
     }
     sent
 }
+
+/// First come, first served, by party: what a select asks for first holds up others, but not what it asks for second.
+#[test]
+fn two_requests_of_one_select() {
+    on_one_worker(|| {
+        for (given, expected) in [(1, 1), (2, 0)] {
+            let semaphore = Rc::new(Semaphore::new(0));
+            let theirs = semaphore.clone();
+            let both = Local::until_it_waits(move |about_to_wait| {
+                let (two, one) = (theirs.select_acquire_many(2), theirs.select_acquire());
+                let notify = Notify::new();
+                about_to_wait();
+                let operations: [&dyn Operation; 3] = [&two, &notify.select_notified(), &one];
+                let chosen = select(&operations, Order::Biased, None).unwrap();
+                assert_eq!([two.take(), one.take()].iter().flatten().count(), 1);
+                chosen / 2
+            });
+            let theirs = semaphore.clone();
+            let other = Local::until_it_waits(move |about_to_wait| {
+                about_to_wait();
+                drop(theirs.acquire().unwrap());
+            });
+            semaphore.add_permits(given);
+            assert_eq!(both.join().unwrap(), expected);
+            other.join().unwrap();
+            assert_eq!(semaphore.available_permits(), given);
+        }
+    });
+}
+
+/// The same beside others who come and go: no permit is lost, and nobody is left behind.
+#[test]
+fn two_requests_of_each_select_race() {
+    const PERMITS: usize = 3;
+    const ROUNDS: usize = 200;
+    let (rounds, runtime) = (ROUNDS * stress(), runtime(2));
+    let semaphore = Arc::new(Semaphore::new(PERMITS));
+    let kinds = [Kind::Thread, Kind::Fiber(0), Kind::Fiber(0), Kind::Fiber(1), Kind::Thread];
+    let parties: Vec<_> = (0..)
+        .zip(kinds)
+        .map(|(number, kind)| {
+            let semaphore = semaphore.clone();
+            start(runtime.shared(), kind, move || {
+                for round in 0..rounds {
+                    if number == 0 && round % 3 == 0 {
+                        drop(semaphore.acquire_many(2).unwrap());
+                        continue;
+                    }
+                    let many = semaphore.select_acquire_many(PERMITS as u32);
+                    let (one, two) = (semaphore.select_acquire(), semaphore.select_acquire_many(2));
+                    let chosen = select(&[&many, &one, &two], Order::Fair, None).unwrap();
+                    let permits = [many.take(), one.take(), two.take()]
+                        .map(|got| got.map_or(0, |permit| permit.unwrap().num_permits()));
+                    let mut expected = [0; 3];
+                    expected[chosen] = [PERMITS, 1, 2][chosen];
+                    assert_eq!(permits, expected);
+                }
+            })
+        })
+        .collect();
+    parties.into_iter().for_each(|party| party().unwrap());
+    assert_eq!(semaphore.available_permits(), PERMITS);
+    drop(semaphore.try_acquire_many(PERMITS as u32).expect("somebody is left in line"));
+    runtime.shutdown(None).unwrap();
+}

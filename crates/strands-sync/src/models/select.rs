@@ -188,3 +188,19 @@ fn a_select_that_leaves_the_line_lets_the_next_have_what_there_is() {
         assert_eq!(semaphore.available_permits(), 1);
     });
 }
+
+/// Two requests of one select: the large one, which stands before it, does not hold up the small one.
+#[test]
+fn a_select_does_not_hold_up_itself() {
+    model(3, || {
+        let semaphore = Arc::new(Semaphore::new(0));
+        let theirs = semaphore.clone();
+        let gives = thread::spawn(move || theirs.add_permits(1));
+        let (two, one) = (semaphore.select_acquire_many(2), semaphore.select_acquire_many(1));
+        assert_eq!(select(&[&two, &one], Order::Biased, None), Some(1));
+        gives.join().unwrap();
+        drop(one.take());
+        assert_eq!(semaphore.available_permits(), 1);
+        drop(semaphore.try_acquire().expect("somebody is left in line"));
+    });
+}
