@@ -848,7 +848,7 @@ impl Semaphore {
         // By invariants 1 and 2 nobody else has changed the bit, or has taken permits if it is set.
         let last = if line.is_empty() { word & WAITERS } else { 0 };
         self.word.fetch_sub(taken.get() * ONE + last, Relaxed);
-        let more = chosen.is_some() && !line.is_empty();
+        let more = chosen.is_some() && !line.is_empty() && word / ONE > taken.get();
         (chosen, more)
     }
 }
