@@ -9,9 +9,9 @@
 //! 1. While somebody is in line the word has `WAITERS`. It is set by a waiter that finds too few
 //!    permits and gets in line, in one step under the line's lock; and cleared under that lock.
 //! 2. While the word has `WAITERS`, permits are taken from it under the line's lock only.
-//! 3. Whoever may have made the request of the first in line possible *hands out* afterwards: takes
-//!    the line's lock and grants requests from the front while they fit. That is who adds permits to a
-//!    word that has `WAITERS`, and a waiter that gives up, as it may have been the first.
+//! 3. While the word has `WAITERS`, permits are given back under the line's lock too, and who gives back *hands out*: it
+//!    grants requests from the front of the line while they fit, and adds to the word only what is left. So does a waiter
+//!    that gives up, as it may have been the first.
 //!
 //! # Fairness
 //!
@@ -789,7 +789,7 @@ impl Semaphore {
             Outcome::Woken if granted.get() => Ok(needed),
             Outcome::Woken => Err(AcquireTimeoutError::Closed),
             outcome => {
-                self.hand_out(); // We may have been the first, and what we lacked fits the next.
+                self.hand_out(0); // We may have been the first, and what we lacked fits the next.
                 if outcome == Outcome::Cancelled {
                     cancel_unwind();
                 }
@@ -804,53 +804,63 @@ impl Semaphore {
             return;
         }
         let mut word = self.word.load(Relaxed);
-        loop {
-            assert!(
-                n <= Semaphore::MAX_PERMITS && word / ONE <= Semaphore::MAX_PERMITS - n,
-                "{n} more permits would be more than MAX_PERMITS ({})",
-                Semaphore::MAX_PERMITS
-            );
+        while word & WAITERS == 0 {
+            assert_fits(word, n);
             match self.word.compare_exchange_weak(word, word + n * ONE, Release, Relaxed) {
-                Ok(_) => break,
+                Ok(_) => return,
                 Err(now) => word = now,
             }
         }
-        if word & WAITERS != 0 {
-            self.hand_out();
-        }
+        self.hand_out(n);
     }
 
-    /// Grants the requests at the front of the line while they fit.
+    /// Grants the requests at the front of the line while they fit, of what there is and what is `given` back.
     #[cold]
-    fn hand_out(&self) {
+    fn hand_out(&self, mut given: usize) {
         loop {
-            let (chosen, more) = self.grant_first();
+            let (chosen, more) = self.grant_first(given);
             drop(chosen); // Wakes, now that the line's lock has been released.
             if !more {
                 return;
             }
+            given = 0;
         }
     }
 
     /// Grants the first request in line if it fits; whether the next is worth a look.
-    fn grant_first(&self) -> (Option<Wake>, bool) {
+    fn grant_first(&self, given: usize) -> (Option<Wake>, bool) {
         let mut line = self.line.lock();
-        // What those who gave permits back have written is to be seen by who gets them.
-        let word = self.word.load(Acquire);
+        // Who is in line has seen what was written before permits were given back without this lock: see invariant 3.
+        let word = self.word.load(Relaxed);
+        assert_fits(word, given);
+        let free = word / ONE + given;
         let taken = Cell::new(0);
-        let fits = |waiter: &Waiter| waiter.needed <= word / ONE;
+        let fits = |waiter: &Waiter| waiter.needed <= free;
         let chosen = line.choose_first_if(fits, |waiter| {
             // SAFETY: the waiter's frame stays while it is not chosen and the line's lock is held.
             let granted = unsafe { &*waiter.granted };
             granted.set(!granted.get());
             taken.set(if granted.get() { waiter.needed } else { 0 });
         });
+        let left = free - taken.get();
         // By invariants 1 and 2 nobody else has changed the bit, or has taken permits if it is set.
         let last = if line.is_empty() { word & WAITERS } else { 0 };
-        self.word.fetch_sub(taken.get() * ONE + last, Relaxed);
-        let more = chosen.is_some() && !line.is_empty() && word / ONE > taken.get();
+        let change = (left * ONE).wrapping_sub(word / ONE * ONE).wrapping_sub(last);
+        if change != 0 {
+            self.word.fetch_add(change, Release);
+        }
+        let more = chosen.is_some() && !line.is_empty() && left > 0;
         (chosen, more)
     }
+}
+
+#[inline]
+fn assert_fits(word: usize, n: usize) {
+    assert!(
+        n <= Semaphore::MAX_PERMITS && word / ONE <= Semaphore::MAX_PERMITS - n,
+        "{n} more permits would be more than MAX_PERMITS ({})",
+        Semaphore::MAX_PERMITS
+    );
 }
 
 /// `n` as a number that can be had.
@@ -1203,7 +1213,7 @@ unsafe impl Operation for AcquireOperation<'_> {
             && unsafe { line.enrol(&self.waiter, arm, waiter) };
         drop(line);
         if enrolled && arm.may_share_a_line() {
-            self.semaphore.hand_out(); // What is too little for our other request may do for this one.
+            self.semaphore.hand_out(0); // What is too little for our other request may do for this one.
         }
         enrolled
     }
@@ -1212,7 +1222,7 @@ unsafe impl Operation for AcquireOperation<'_> {
         if self.waiter.is_enrolled() {
             self.semaphore.line.withdraw(&self.waiter);
             if !self.granted.get() {
-                self.semaphore.hand_out(); // We may have been the first, and what we lacked fits the next.
+                self.semaphore.hand_out(0); // We may have been the first, and what we lacked fits the next.
             }
         }
     }

@@ -136,3 +136,29 @@ fn a_permit_is_forgotten_or_granted() {
         assert_eq!(semaphore.available_permits() + forgotten + granted, 1);
     });
 }
+
+/// A permit that is given back to one in line who has given up, and taken by one who comes by.
+#[test]
+fn what_is_written_before_a_permit_that_is_left_over_is_seen() {
+    model(3, || {
+        let shared = Arc::new((Semaphore::new(1), UnsafeCell::new(0)));
+        // SAFETY: the permit is held; loom checks it.
+        let write = |shared: &(Semaphore, UnsafeCell<usize>)| {
+            shared.1.with_mut(|count| unsafe { *count += 1 })
+        };
+        let permit = shared.0.acquire().unwrap();
+        let theirs = shared.clone();
+        let hasty = thread::spawn(move || drop(theirs.0.acquire_deadline(passed())));
+        let theirs = shared.clone();
+        let comes_by = thread::spawn(move || {
+            if let Ok(_permit) = theirs.0.try_acquire() {
+                write(&theirs);
+            }
+        });
+        write(&shared);
+        drop(permit);
+        hasty.join().unwrap();
+        comes_by.join().unwrap();
+        assert_whole(&shared.0, 1);
+    });
+}
