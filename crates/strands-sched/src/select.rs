@@ -38,6 +38,7 @@ use crate::no_unwind::AbortOnUnwind;
 use crate::park::{self, Op, Outcome, Parker, Wake, block_until, wait_until};
 use crate::runtime::with_driver;
 use crate::task::{Header, TaskRef};
+use crate::worker::CALL_COST;
 
 /// Something that can be chosen by [`select`].
 ///
@@ -524,7 +525,9 @@ pub fn try_select(operations: &[&dyn Operation], order: Order) -> Option<usize> 
 /// Here it can be cancelled, and others can run: nothing has happened yet. The operation that failed, if one did.
 #[inline]
 fn charge(operations: &[&dyn Operation]) -> Option<usize> {
-    if current::spend_budget() { None } else { let_others_run(operations) }
+    let cost = |operation: &&dyn Operation| if operation.as_io().is_some() { CALL_COST } else { 1 };
+    let cost = operations.iter().map(cost).sum::<u32>().max(1);
+    if current::spend_budget(cost) { None } else { let_others_run(operations) }
 }
 
 #[cold]
