@@ -54,6 +54,7 @@ pub(crate) enum Why {
     Fiber,
     Time,
     Token(Option<CancelReason>),
+    Failure,
 }
 
 impl Cancelled {
@@ -63,9 +64,15 @@ impl Cancelled {
         Cancelled { party: me.id(), frame, why }
     }
 
-    /// What becomes of a fiber that was cancelled before it started: nothing unwinds.
-    pub(crate) fn before_start() -> Cancelled {
-        Cancelled { party: 0, frame: 0, why: Why::Fiber }
+    /// What a fiber ends with whose result is to say that it was cancelled, though nothing has unwound: it
+    /// did not start, or its scope has got its error.
+    ///
+    /// ```
+    /// assert!(strands_sched::Cancelled::not_unwound().is::<strands_sched::Cancelled>());
+    /// ```
+    #[must_use]
+    pub fn not_unwound() -> Box<dyn Any + Send> {
+        Box::new(Cancelled { party: 0, frame: 0, why: Why::Fiber })
     }
 
     /// Whether a payload is one.
@@ -95,6 +102,7 @@ impl fmt::Display for Cancelled {
         match &self.why {
             Why::Fiber => f.write_str("the fiber was cancelled"),
             Why::Time => f.write_str("cancelled: a time limit around the call has passed"),
+            Why::Failure => f.write_str("cancelled: something else in its scope has failed"),
             Why::Token(None) => f.write_str("cancelled by a token"),
             Why::Token(Some(reason)) => write!(f, "cancelled by a token: {reason}"),
         }
@@ -436,20 +444,33 @@ fn no_unwinding_may_pass() -> bool {
 
 /// Takes a shutdown of the running fiber's runtime for a cancel of it, which is on its way: one
 /// fiber is cancelled after the other, and the first to end must not look like failures to the last.
-pub(crate) fn expect_shutdown() {
+///
+/// Says whether it is so.
+pub(crate) fn expect_shutdown() -> bool {
     current::with(|me| {
-        if let Some(worker) = current::worker().filter(|_| CAN_UNWIND && !me.is_thread()) {
-            // SAFETY: this is the worker's thread.
-            if unsafe { worker.shared() }.is_stopping() {
-                me.cancel();
-            }
+        let worker = current::worker().filter(|_| CAN_UNWIND && !me.is_thread());
+        // SAFETY: this is the worker's thread.
+        let is_stopping = worker.is_some_and(|worker| unsafe { worker.shared() }.is_stopping());
+        if is_stopping {
+            me.cancel();
         }
-    });
+        is_stopping
+    })
 }
 
-/// Whether what ends the running fiber may unwind it from here, to its end.
-pub(crate) fn deliverable_to_end(me: &Header) -> bool {
-    me.cancel_requested() && deliverable(me) && frame::look(me).is_some_and(|ask| ask.frame == 0)
+/// Unwinds from here if the running fiber's runtime is shutting down, as the fiber is about to be cancelled.
+///
+/// ```
+/// use strands_sched::{Builder, SpawnOptions, check_shutdown};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// runtime.run(SpawnOptions::default(), check_shutdown)?; // It is not.
+/// # std::io::Result::Ok(())
+/// ```
+pub fn check_shutdown() {
+    if expect_shutdown() && current::with(deliverable) {
+        unwind();
+    }
 }
 
 /// Whether what asks the running party to unwind, or to fail, may do so here.

@@ -1,8 +1,8 @@
-//! Frames at which an unwinding stops: a time limit, or a token, around a call.
+//! Frames at which an unwinding stops: a time limit, a token, or a scope that may fail, around a call.
 //!
 //! A cancel of a fiber asks it to unwind to its end. A time limit that has passed, or a token that
-//! was cancelled, asks whoever runs below it (a fiber or a plain thread) to unwind as far as the frame that
-//! set it, and no further. All three are one thing: reasons, from outside to inside, that [`look`] goes through when
+//! was cancelled, or a scope that has failed, asks whoever runs below it (a fiber or a plain thread) to unwind as far as the frame that
+//! set it, and no further. All of these are one thing: reasons, from outside to inside, that [`look`] goes through when
 //! a wait begins, when it is woken, and when the budget is spent. None of them is an event that could
 //! be missed: a reason, once there, stays.
 //!
@@ -18,11 +18,13 @@
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::time::Instant;
 
 use strands_fiber::CAN_UNWIND;
 
 use crate::cancel::{Cancelled, Why};
+use crate::children::Children;
 use crate::current;
 use crate::runtime::with_driver;
 use crate::task::Header;
@@ -33,13 +35,17 @@ use crate::worker::{self, BUDGET};
 pub(crate) enum Until {
     Time(Instant),
     Token(CancelToken),
+    /// That of a scope's children, or of its own closure.
+    Failure(Arc<Children>),
 }
 
 impl Until {
-    fn is_reached(&self, now: Instant) -> bool {
+    /// `now` is looked up if a time limit needs it.
+    fn is_reached(&self, now: &mut Option<Instant>, me: &Header) -> bool {
         match self {
-            Until::Time(at) => *at <= now,
+            Until::Time(at) => at <= now.get_or_insert_with(|| self::now(me)),
             Until::Token(token) => token.is_set(),
+            Until::Failure(children) => children.has_failed(),
         }
     }
 
@@ -47,13 +53,14 @@ impl Until {
         match self {
             Until::Time(_) => Why::Time,
             Until::Token(token) => Why::Token(token.reason()),
+            Until::Failure(_) => Why::Failure,
         }
     }
 
     fn time(&self) -> Option<Instant> {
         match self {
             Until::Time(at) => Some(*at),
-            Until::Token(_) => None,
+            Until::Token(_) | Until::Failure(_) => None,
         }
     }
 }
@@ -210,7 +217,7 @@ pub(crate) fn is_asked(me: &Header) -> bool {
 /// The reason, if there is one, for which the running party shall unwind from here, or fail.
 #[cold]
 pub(crate) fn look(me: &Header) -> Option<Ask> {
-    let now = now(me);
+    let mut now = None;
     let mut found: Option<(Option<Instant>, Ask)> = None;
     each_in_reach(me, |frame, as_error| {
         // What can only fail does not keep from unwinding what asks from inside of it.
@@ -225,7 +232,7 @@ pub(crate) fn look(me: &Header) -> Option<Ask> {
         };
         let time = frame.until.time();
         let is_later = found.as_ref().is_some_and(|(first, _)| *first < time && first.is_some());
-        if frame.until.is_reached(now) && !is_later {
+        if !is_later && frame.until.is_reached(&mut now, me) {
             let ask = Ask { frame: frame.id, as_error, why: frame.until.why() };
             found = Some((time, ask));
         }
@@ -251,10 +258,10 @@ pub(crate) fn is_asked_behind_shields(me: &Header) -> bool {
     if me.cancel_requested() {
         return true;
     }
-    let now = now(me);
+    let mut now = None;
     me.frames.peek(|mut frame| {
         while let Some(this) = frame {
-            if this.until.is_reached(now) {
+            if this.until.is_reached(&mut now, me) {
                 return true;
             }
             frame = this.outer.as_deref();

@@ -7,11 +7,13 @@
 mod atomic;
 mod blocking;
 mod cancel;
+mod children;
 mod current;
 mod driver;
 mod fork;
 mod frame;
 mod fresh;
+mod group;
 mod idle;
 mod inbox;
 mod latch;
@@ -38,12 +40,13 @@ mod models;
 
 pub use cancel::{
     Cancelled, Elapsed, as_error, cancelling, charge_fallible, check, check_fallible,
-    error_or_unwind, fallible, is_asked, panicking, timeout_at, uncancellable,
+    check_shutdown, error_or_unwind, fallible, is_asked, panicking, timeout_at, uncancellable,
     unwind as cancel_unwind,
 };
 pub use current::{Alarm, with as with_current_task};
 pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver, now};
 pub use fork::{assert_may_wait, forked_error, in_forked_child, watch_forks};
+pub use group::Group;
 pub use local::{Access, FiberKey, Lent};
 pub use park::{
     Op, Outcome, Parker, Wake, block_until, charge, park_token, sleep_until, unpark_token,
@@ -53,7 +56,7 @@ pub use runtime::{
     Builder, Placement, Runtime, Shared, SpawnOptions, Unfinished, UnfinishedFiber, with_driver,
     worker_index,
 };
-pub use scope::{ScopeFace, Spawner, scope};
+pub use scope::{ScopeFace, Spawner, scope, try_scope};
 pub use select::{
     Arm, IoOperation, Operation, Order, ThreadWait, Timer, Watched, select, try_select,
 };

@@ -7,6 +7,7 @@
 //! Each model says what bounds its search: `bounded(n)` explores all executions in which the
 //! scheduler takes a running thread off the processor at most n times.
 
+mod children;
 mod ending;
 mod handing_over;
 mod idling;

@@ -17,6 +17,7 @@ use strands_fiber::stack::{self, GuardKind};
 use crate::atomic::{AtomicBool, AtomicUsize, Mutex, Relaxed, SeqCst, fence, lock};
 use crate::blocking::{Hook, Pool, PoolConfig, run_hook};
 use crate::cancel;
+use crate::children::Children;
 use crate::current;
 use crate::driver::{Driver, DriverFactory, TimeDriver};
 use crate::fork;
@@ -25,7 +26,6 @@ use crate::idle::Idle;
 use crate::monitor::Monitor;
 use crate::no_unwind::AbortOnUnwind;
 use crate::park::{self, Op, Outcome};
-use crate::scope::ScopeData;
 use crate::task::{Extras, Header, Join, Run, Task, TaskRef};
 use crate::unblock::unblock;
 use crate::wait_queue::WaitQueue;
@@ -243,12 +243,12 @@ impl Shared {
     pub(crate) unsafe fn spawn<F, T>(
         &self,
         options: SpawnOptions,
-        scope: Option<Arc<ScopeData>>,
+        children: Option<Arc<Children>>,
         spawned_at: &'static Location<'static>,
         f: F,
     ) -> io::Result<Join<T>>
     where
-        F: FnOnce() -> T,
+        F: FnOnce() -> thread::Result<T>,
     {
         if fork::in_forked_child() {
             return Err(fork::forked_error());
@@ -281,7 +281,7 @@ impl Shared {
             Box::new(Extras { name, stack_bytes, stack_help })
         });
         let id = worker::next_id();
-        let (task, handle) = Task::allocate(f, id, spawned_at, extras, scope, home.is_some());
+        let (task, handle) = Task::allocate(f, id, spawned_at, extras, children, home.is_some());
         // It may run as soon as it is found; the caller awaits what it spawned, if told so.
         let on_its_way = AbortOnUnwind("a panic would deny a fiber that is on its way");
         if let Some(home) = home {
@@ -962,7 +962,7 @@ impl Runtime {
         let at = Location::caller();
         // SAFETY: if there is a fiber, the join below awaits its end before this frame is left: it
         // cannot be cancelled, and while `lent` lives no panic leaves the frame.
-        let join = unsafe { self.shared.spawn(options, None, at, f) }?;
+        let join = unsafe { self.shared.spawn(options, None, at, || Ok(f())) }?;
         let lent = AbortOnUnwind("a panic would leave a frame that a fiber uses");
         let result = cancel::uncancellable(|| join.join());
         lent.disarm();

@@ -3,20 +3,20 @@
 //! A scope does not return, nor unwind, before its children have ended, and a stack is never freed
 //! before it is unwound: on these two rests that a child may borrow from its parent's frame.
 
-use std::any::Any;
 use std::cell::OnceCell;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::thread;
 
-use crate::atomic::{AcqRel, Acquire, AtomicBool, AtomicUsize, Mutex, Relaxed, lock};
-use crate::cancel::{self, Cancelled};
+use crate::cancel;
+use crate::children::Children;
 use crate::current;
-use crate::frame;
+use crate::frame::{self, Until};
 use crate::no_unwind::AbortOnUnwind;
-use crate::park::{self, Op, Outcome};
+use crate::park::{Op, Outcome};
 use crate::runtime::{Shared, SpawnOptions};
 use crate::spawn;
 use crate::task::{Join, TaskRef};
@@ -60,35 +60,115 @@ where
     Face: for<'scope> ScopeFace<'scope, 'env>,
     F: for<'scope> FnOnce(&'scope <Face as ScopeFace<'scope, 'env>>::Scope) -> T,
 {
-    let data = ScopeData::new();
+    let (value, ()) = open::<Face, _, _, _, _>(false, f, |_| ());
+    value.expect("only what fails is ended early")
+}
+
+/// As [`scope`], for a scope that may [fail](Spawner::fail): then its children are cancelled, and what `f`
+/// waits for unwinds to here.
+///
+/// When all children have ended, `f` having returned or unwound, `end` is called with what `f` had, which
+/// is never dropped. Returns what `f` returned, None if it was unwound, and what `end` did.
+///
+/// # Panics
+///
+/// As [`scope`]. A scope whose `f` panics has failed.
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+/// use strands_sched::{ScopeFace, Spawner, sleep_until, try_scope};
+///
+/// struct Scope<'scope, 'env> {
+///     spawner: Spawner<'scope, 'env>,
+///     late: AtomicBool,
+/// }
+/// enum Face {}
+/// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+///     type Scope = Scope<'scope, 'env>;
+///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+///         Scope { spawner, late: AtomicBool::new(false) }
+///     }
+/// }
+///
+/// let body = |scope: &Scope<'_, '_>| {
+///     scope.late.store(true, Relaxed);
+///     scope.spawner.fail();
+///     sleep_until(None); // It does not wait: the scope has failed.
+/// };
+/// let (returned, late) = try_scope::<Face, _, _, _, _>(body, |scope| scope.late.load(Relaxed));
+/// assert_eq!((returned, late), (None, true));
+/// ```
+#[track_caller]
+pub fn try_scope<'env, Face, F, T, End, S>(f: F, end: End) -> (Option<T>, S)
+where
+    Face: for<'scope> ScopeFace<'scope, 'env>,
+    F: for<'scope> FnOnce(&'scope <Face as ScopeFace<'scope, 'env>>::Scope) -> T,
+    End: for<'scope> FnOnce(&'scope <Face as ScopeFace<'scope, 'env>>::Scope) -> S,
+{
+    open::<Face, _, _, _, _>(true, f, end)
+}
+
+#[track_caller]
+fn open<'env, Face, F, T, End, S>(may_fail: bool, f: F, end: End) -> (Option<T>, S)
+where
+    Face: for<'scope> ScopeFace<'scope, 'env>,
+    F: for<'scope> FnOnce(&'scope <Face as ScopeFace<'scope, 'env>>::Scope) -> T,
+    End: for<'scope> FnOnce(&'scope <Face as ScopeFace<'scope, 'env>>::Scope) -> S,
+{
+    let children = Children::of_scope();
     // Not dropped, so that it may be borrowed for 'scope, which ends with it: it holds a reference.
     let face = OnceCell::new();
     // From here on there may be children: the making of the face may spawn, and panic, too.
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        let spawner = Spawner { data: &data, scope: PhantomData, env: PhantomData };
-        f(face.get_or_init(|| ManuallyDrop::new(Face::make(spawner))))
+        let spawner = Spawner { children: &children, scope: PhantomData, env: PhantomData };
+        let body = || f(face.get_or_init(|| ManuallyDrop::new(Face::make(spawner))));
+        match may_fail {
+            false => Some(body()),
+            true => frame::run(Until::Failure(children.clone()), body).ok(),
+        }
     }));
     // `Spawner::spawn` relies on this line: nothing between there and here leaves this frame.
-    data.wait();
-    match result {
-        Err(payload) => panic::resume_unwind(payload),
-        Ok(value) if !data.has_cancelled_child() && !data.has_unhandled_panic() => value,
-        Ok(value) => {
-            // What ended the children may be meant for their parent too.
-            cancel::expect_shutdown();
-            let (deliver, hold) = current::with(|me| {
-                let deliver = cancel::deliverable(me);
-                // A panic would abort the process; the next suspension after the unwinding
-                // delivers the cancel.
-                (deliver, cancel::panicking() && frame::is_asked_behind_shields(me))
-            });
-            if deliver {
-                cancel::unwind();
-            }
-            assert!(hold || !data.has_unhandled_panic(), "a scoped thread panicked");
-            value
+    wait(&children, may_fail && result.is_err());
+    let end = face.get().map(|face| end(face));
+    let value = match result {
+        Err(payload) => {
+            drop(end); // What children failed with, beside this.
+            panic::resume_unwind(payload)
         }
+        Ok(value) => (value, end.expect("the face was made, as the closure was called with it")),
+    };
+    if children.has_cancelled_child() || children.has_unhandled_panic() {
+        // What ended the children may be meant for their parent too.
+        cancel::expect_shutdown();
+        let (deliver, hold) = current::with(|me| {
+            let deliver = cancel::deliverable(me);
+            // A panic would abort the process; the next suspension after the unwinding
+            // delivers the cancel.
+            (deliver, cancel::panicking() && frame::is_asked_behind_shields(me))
+        });
+        if deliver {
+            cancel::unwind();
+        }
+        assert!(hold || !children.has_unhandled_panic(), "a scoped thread panicked");
     }
+    value
+}
+
+/// Waits until no child is left. What asks the owner to unwind meanwhile goes on to the children, which must
+/// have ended; so does the owner's own `failure`.
+fn wait(children: &Children, failure: bool) {
+    static SCOPE: Op = Op("thread::scope");
+    let lent = AbortOnUnwind("a panic would leave a frame that children borrow from");
+    if failure {
+        children.fail();
+    }
+    let mut outcome = children.wait(&SCOPE);
+    if outcome == Outcome::Cancelled {
+        children.cancel(true);
+        outcome = cancel::uncancellable(|| children.wait(&SCOPE));
+    }
+    assert_eq!(outcome, Outcome::Woken, "a scope was left before its children ended");
+    lent.disarm();
 }
 
 /// The type that a scope has for the layer above, for every `'scope` that `'env` outlives.
@@ -157,7 +237,7 @@ pub trait ScopeFace<'scope, 'env, Bounds = &'scope &'env ()> {
 /// assert!(text.contains("children: 0"));
 /// ```
 pub struct Spawner<'scope, 'env> {
-    data: &'scope Arc<ScopeData>,
+    children: &'scope Arc<Children>,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
@@ -201,10 +281,52 @@ impl<'scope> Spawner<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        // SAFETY: only `scope` makes a spawner, for a 'scope that all callers must take as it
-        // comes: what outlives it outlives the call of `scope`, or is the face in its frame.
-        // `scope` waits for the children of this very `data` before it returns or unwinds.
-        unsafe { spawn::spawn_unchecked(options, fallback, Some(self.data.clone()), f) }
+        self.try_spawn(options, fallback, || Ok(f()))
+    }
+
+    /// As [`spawn`](Self::spawn), for a closure that returns what the join is to give: so a child can end like one
+    /// that was cancelled, see [`Cancelled::not_unwound`](crate::Cancelled::not_unwound).
+    ///
+    /// # Errors
+    ///
+    /// As for [`spawn`](crate::spawn()).
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Cancelled, ScopeFace, SpawnOptions, Spawner, scope};
+    ///
+    /// struct Face;
+    /// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+    ///     type Scope = Spawner<'scope, 'env>;
+    ///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+    ///         spawner
+    ///     }
+    /// }
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// scope::<Face, _, _>(|spawner| {
+    ///     let fallback = || Ok(runtime.shared().clone());
+    ///     let f = || Err::<(), _>(Cancelled::not_unwound());
+    ///     let child = spawner.try_spawn(SpawnOptions::default(), fallback, f)?;
+    ///     assert!(child.join().unwrap_err().is::<Cancelled>());
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn try_spawn<F, T>(
+        &self,
+        options: SpawnOptions,
+        fallback: impl FnOnce() -> io::Result<Arc<Shared>>,
+        f: F,
+    ) -> io::Result<Join<T>>
+    where
+        F: FnOnce() -> thread::Result<T> + Send + 'scope,
+        T: Send + 'scope,
+    {
+        // SAFETY: only `open` makes a spawner, for a 'scope that all callers must take as it
+        // comes: what outlives it outlives the call of `open`, or is the face in its frame.
+        // `open` waits for these very children before it returns or unwinds.
+        unsafe { spawn::spawn_unchecked(options, fallback, Some(self.children.clone()), f) }
     }
 
     /// Cancels all children, also those that are spawned later: these end without having started.
@@ -230,7 +352,49 @@ impl<'scope> Spawner<'scope, '_> {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn cancel(&self) {
-        self.data.cancel();
+        self.children.cancel(true);
+    }
+
+    /// [Cancels](Self::cancel) all children, and what the closure of a [`try_scope`] waits for, now or later. Once.
+    ///
+    /// ```
+    /// use strands_sched::{ScopeFace, Spawner, check, try_scope};
+    ///
+    /// struct Face;
+    /// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+    ///     type Scope = Spawner<'scope, 'env>;
+    ///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+    ///         spawner
+    ///     }
+    /// }
+    ///
+    /// let body = |spawner: &Spawner<'_, '_>| {
+    ///     spawner.fail();
+    ///     assert!(spawner.has_failed());
+    ///     check();
+    /// };
+    /// assert_eq!(try_scope::<Face, _, _, _, _>(body, |_| "over"), (None, "over"));
+    /// ```
+    pub fn fail(&self) {
+        self.children.fail();
+    }
+
+    /// Whether it [has](Self::fail).
+    ///
+    /// ```
+    /// use strands_sched::{ScopeFace, Spawner, scope};
+    ///
+    /// struct Face;
+    /// impl<'scope, 'env> ScopeFace<'scope, 'env> for Face {
+    ///     type Scope = Spawner<'scope, 'env>;
+    ///     fn make(spawner: Spawner<'scope, 'env>) -> Self::Scope {
+    ///         spawner
+    ///     }
+    /// }
+    /// assert!(!scope::<Face, _, _>(|spawner| spawner.has_failed()));
+    /// ```
+    pub fn has_failed(&self) -> bool {
+        self.children.has_failed()
     }
 
     /// For people to read: how many children have not ended, whether one panicked and was not joined, and who
@@ -253,7 +417,8 @@ impl<'scope> Spawner<'scope, '_> {
     /// });
     /// ```
     pub fn state(&self) -> (usize, bool, &TaskRef) {
-        (self.data.children.load(Relaxed), self.data.has_unhandled_panic(), &self.data.owner)
+        let owner = self.children.owner().expect("a scope is somebody's");
+        (self.children.count().0, self.children.has_unhandled_panic(), owner)
     }
 }
 
@@ -264,124 +429,5 @@ impl std::fmt::Debug for Spawner<'_, '_> {
             .field("children", &children)
             .field("panicked", &panicked)
             .finish_non_exhaustive()
-    }
-}
-
-/// A scope's children that have not ended, and what became of the others.
-pub(crate) struct ScopeData {
-    children: AtomicUsize,
-    panicked: AtomicBool,
-    /// A child was cancelled and nobody looked at its result.
-    cancelled: AtomicBool,
-    owner: TaskRef,
-    members: Mutex<Members>,
-}
-
-/// Those children, for who cancels them.
-#[derive(Default)]
-struct Members {
-    cancelled: bool,
-    places: Vec<Option<TaskRef>>,
-    free: Vec<usize>,
-}
-
-/// How a child ended whose result nobody will look at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unhandled {
-    Panic,
-    Cancel,
-}
-
-impl Unhandled {
-    /// What it is that a fiber ended with.
-    pub(crate) fn by(payload: &(dyn Any + Send)) -> Unhandled {
-        if Cancelled::is(payload) { Unhandled::Cancel } else { Unhandled::Panic }
-    }
-}
-
-impl ScopeData {
-    /// A scope of the running party, without children.
-    fn new() -> Arc<ScopeData> {
-        Arc::new(ScopeData {
-            children: AtomicUsize::new(0),
-            panicked: AtomicBool::new(false),
-            cancelled: AtomicBool::new(false),
-            owner: current::with(TaskRef::to),
-            members: Mutex::new(Members::default()),
-        })
-    }
-
-    /// Counts a child in, before it can run; its place.
-    pub(crate) fn child_begins(&self, child: TaskRef) -> usize {
-        self.children.fetch_add(1, Relaxed);
-        let mut members = lock(&self.members);
-        if members.cancelled {
-            child.cancel();
-        }
-        match members.free.pop() {
-            Some(place) => {
-                members.places[place] = Some(child);
-                place
-            }
-            None => {
-                members.places.push(Some(child));
-                members.places.len() - 1
-            }
-        }
-    }
-
-    /// Counts a child out: it touches nothing that it borrowed after this.
-    pub(crate) fn child_ended(&self, place: usize, unhandled: Option<Unhandled>) {
-        self.note(unhandled);
-        let mut members = lock(&self.members);
-        members.places[place] = None; // Not the last: the scheduler has another.
-        members.free.push(place);
-        drop(members);
-        if self.children.fetch_sub(1, AcqRel) == 1 {
-            self.owner.wake();
-        }
-    }
-
-    /// Notes how a child ended whose result nobody will look at.
-    pub(crate) fn note(&self, unhandled: Option<Unhandled>) {
-        match unhandled {
-            Some(Unhandled::Panic) => self.panicked.store(true, Relaxed),
-            Some(Unhandled::Cancel) => self.cancelled.store(true, Relaxed),
-            None => {}
-        }
-    }
-
-    /// Cancels all children, now and later.
-    fn cancel(&self) {
-        let mut members = lock(&self.members);
-        members.cancelled = true;
-        let children: Vec<TaskRef> = members.places.iter().flatten().cloned().collect();
-        drop(members);
-        children.iter().for_each(|child| child.cancel());
-    }
-
-    fn has_cancelled_child(&self) -> bool {
-        self.cancelled.load(Relaxed)
-    }
-
-    /// Whether a child panicked and nobody looked at the payload.
-    fn has_unhandled_panic(&self) -> bool {
-        self.panicked.load(Relaxed)
-    }
-
-    /// Waits until no child is left. What asks the owner to unwind meanwhile goes on to the
-    /// children, which must have ended.
-    fn wait(&self) {
-        static SCOPE: Op = Op("thread::scope");
-        let object = std::ptr::from_ref(self).addr();
-        let wait = || park::wait_until(&SCOPE, object, None, || self.children.load(Acquire) == 0);
-        let mut outcome = wait();
-        if outcome == Outcome::Cancelled {
-            let awaited = AbortOnUnwind("a panic would leave a frame that children borrow from");
-            self.cancel();
-            awaited.disarm();
-            outcome = cancel::uncancellable(wait);
-        }
-        assert_eq!(outcome, Outcome::Woken, "a scope was left before its children ended");
     }
 }

@@ -6,9 +6,9 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::thread;
 
+use crate::children::Children;
 use crate::current;
 use crate::runtime::{Placement, Shared, SpawnOptions};
-use crate::scope::ScopeData;
 use crate::task::{Join, JoinOperation, TaskRef};
 
 /// Spawns `f` on the caller's runtime, or on what `fallback` returns if the caller has none.
@@ -38,7 +38,7 @@ where
     T: Send + 'static,
 {
     // SAFETY: nothing is borrowed, and all is Send.
-    unsafe { spawn_unchecked(options, fallback, None, f) }
+    unsafe { spawn_unchecked(options, fallback, None, || Ok(f())) }
 }
 
 /// Spawns `f` on `runtime`.
@@ -63,7 +63,7 @@ where
     T: Send + 'static,
 {
     // SAFETY: nothing is borrowed, and all is Send.
-    unsafe { runtime.spawn(options, None, Location::caller(), f) }
+    unsafe { runtime.spawn(options, None, Location::caller(), || Ok(f())) }
 }
 
 /// Spawns `f` on the caller's worker, where it may share what is not Send.
@@ -105,11 +105,11 @@ where
     };
     // SAFETY: `worker` is that of this thread. Nothing is borrowed, the fiber is pinned to this
     // worker, and a `LocalJoin` cannot leave this thread.
-    let join = unsafe { worker.shared().spawn(options, None, at, f) }?;
+    let join = unsafe { worker.shared().spawn(options, None, at, || Ok(f())) }?;
     Ok(LocalJoin { join, not_send: PhantomData })
 }
 
-/// As [`spawn`], for closures that borrow; counted in `scope`, if there is one.
+/// As [`spawn`], for closures that borrow; one of `children`, if there are such.
 ///
 /// # Safety
 ///
@@ -118,18 +118,18 @@ where
 pub(crate) unsafe fn spawn_unchecked<F, T>(
     options: SpawnOptions,
     fallback: impl FnOnce() -> io::Result<Arc<Shared>>,
-    scope: Option<Arc<ScopeData>>,
+    children: Option<Arc<Children>>,
     f: F,
 ) -> io::Result<Join<T>>
 where
-    F: FnOnce() -> T,
+    F: FnOnce() -> thread::Result<T>,
 {
     let at = Location::caller();
     match current::worker() {
         // SAFETY: `worker` is that of this thread; the rest is passed on.
-        Some(worker) => unsafe { worker.shared().spawn(options, scope, at, f) },
+        Some(worker) => unsafe { worker.shared().spawn(options, children, at, f) },
         // SAFETY: passed on.
-        None => unsafe { fallback()?.spawn(options, scope, at, f) },
+        None => unsafe { fallback()?.spawn(options, children, at, f) },
     }
 }
 

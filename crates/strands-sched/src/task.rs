@@ -37,6 +37,7 @@ use strands_fiber::stack::Stack;
 
 use crate::atomic::{AcqRel, Acquire, AtomicPtr, AtomicU32, Relaxed, Release, acquire_last};
 use crate::cancel::{self, Cancelled};
+use crate::children::{Children, Member, Unhandled};
 use crate::current::{self, PlainThread};
 use crate::fork;
 use crate::frame::{Frames, Shields};
@@ -44,7 +45,6 @@ use crate::inbox::Linked;
 use crate::latch::{Latch, Set};
 use crate::local::Locals;
 use crate::park::{self, Op, Parker};
-use crate::scope::{ScopeData, Unhandled};
 use crate::select::{Arm, Operation};
 use crate::worker::Worker;
 
@@ -200,7 +200,7 @@ impl Header {
 
     #[cfg(all(test, not(loom)))]
     pub(crate) fn for_tests() -> TaskRef {
-        let (task, _) = Task::allocate(|| (), 1, Location::caller(), None, None, false);
+        let (task, _) = Task::allocate(|| Ok(()), 1, Location::caller(), None, None, false);
         task
     }
 
@@ -600,14 +600,19 @@ impl std::fmt::Debug for TaskRef {
 #[repr(C)]
 pub(crate) struct Task<F, T> {
     header: Header,
-    scope: Option<Member>,
+    member: Option<Member>,
     stage: UnsafeCell<Stage<F, T>>,
 }
 
-/// Its place among the children of a scope.
-struct Member {
-    scope: Arc<ScopeData>,
-    place: usize,
+/// A fiber's place among the children of a scope or a group, if it is one of them.
+///
+/// # Safety
+///
+/// It is alive, and a fiber.
+pub(crate) unsafe fn member_of<'a>(fiber: NonNull<Header>) -> Option<&'a Member> {
+    // SAFETY: the caller's promise. The member does not depend on the closure's type, as it comes before the
+    // stage in a repr(C) struct; it does not change while others can find the fiber.
+    unsafe { (*fiber.cast::<Task<(), ()>>().as_ptr()).member.as_ref() }
 }
 
 enum Stage<F, T> {
@@ -616,7 +621,7 @@ enum Stage<F, T> {
     Empty,
 }
 
-impl<F: FnOnce() -> T, T> Task<F, T> {
+impl<F: FnOnce() -> thread::Result<T>, T> Task<F, T> {
     const VTABLE: VTable = VTable { run: Self::run, take: Self::take, free: Self::free };
 
     /// A fresh fiber, and a second reference to it.
@@ -625,19 +630,20 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
         id: u64,
         spawned_at: &'static Location<'static>,
         extras: Option<Box<Extras>>,
-        scope: Option<Arc<ScopeData>>,
+        children: Option<Arc<Children>>,
         pinned: bool,
     ) -> (TaskRef, TaskRef) {
         let flags = if pinned { PINNED } else { 0 };
         let header = Header::new(&Self::VTABLE, flags, 2, id, spawned_at, extras);
         let stage = UnsafeCell::new(Stage::<F, T>::Fresh(f));
-        let header = expose(Box::new(Task { header, scope: None, stage }));
+        let member = children.map(Member::of);
+        let header = expose(Box::new(Task { header, member, stage }));
         let (task, handle) = (TaskRef(header), TaskRef(header));
-        if let Some(scope) = scope {
-            let place = scope.child_begins(task.clone());
-            // SAFETY: `expose` gave the pointer to the whole, of which the scope has just got
-            // the header: all that a `TaskRef` leads to before the fiber is handed over.
-            unsafe { (*header.cast::<Self>().as_ptr()).scope = Some(Member { scope, place }) };
+        // SAFETY: it is alive, and nobody else knows of it.
+        unsafe {
+            if let Some(member) = member_of(header) {
+                member.children.begins(&task);
+            }
         }
         (task, handle)
     }
@@ -659,9 +665,9 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
                 if cancelled {
                     // As in one that unwinds; and whoever discards it may be asked himself.
                     cancel::uncancellable(|| drop(f));
-                    return Err(Box::new(Cancelled::before_start()) as Box<dyn Any + Send>);
+                    return Err(Cancelled::not_unwound());
                 }
-                Ok(f())
+                f()
             }));
             let header = &(*task).header;
             if fork::in_forked_child() {
@@ -683,8 +689,11 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
                 // It is for whoever holds the handle to say whether a panic was looked at.
                 unhandled = None;
             }
-            if let Some(member) = &(*task).scope {
-                member.scope.child_ended(member.place, unhandled);
+            if let Some(Member { children, .. }) = &(*task).member
+                && !children.ends(header.whole(), true, unhandled)
+            {
+                Self::drop_result(stage);
+                children.ends(header.whole(), false, None);
             }
         }
     }
@@ -693,7 +702,7 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
     ///
     /// # Safety
     ///
-    /// The stage is the fiber's own: the latch is not set, or was abandoned before.
+    /// The stage is the fiber's own: the latch is not set, or was abandoned before, or nobody will look.
     unsafe fn drop_result(stage: *mut Stage<F, T>) -> Option<Unhandled> {
         // SAFETY: the caller's promise.
         let result = unsafe { mem::replace(&mut *stage, Stage::Empty) };
@@ -825,14 +834,26 @@ impl<T> Join<T> {
         static JOIN: Op = Op("join");
         let object = self.task.id() as usize;
         self.task.joined.wait(&JOIN, object);
+        // SAFETY: the latch is set.
+        let (task, result) = unsafe { self.into_result() };
+        or_end_too(&task, result)
+    }
+
+    /// # Safety
+    ///
+    /// The latch is set, and the result was not taken.
+    pub(crate) unsafe fn into_result(self) -> (TaskRef, thread::Result<T>) {
         let join = ManuallyDrop::new(self);
-        // SAFETY: the latch is set; the join is consumed, so this is the only taking. The reference moves out once.
-        let result = unsafe {
-            let result = join.take();
-            drop(ptr::read(&join.task));
-            result
-        };
-        or_end_too(result)
+        // SAFETY: the caller's promise; the join is consumed, so this is the only taking. The reference moves out once.
+        let (result, task) = unsafe { (join.take(), ptr::read(&join.task)) };
+        (task, result)
+    }
+
+    /// Gives up the right to the result, which somebody else has got.
+    pub(crate) fn into_task(self) -> TaskRef {
+        let join = ManuallyDrop::new(self);
+        // SAFETY: the join is consumed, and moves its reference out once.
+        unsafe { ptr::read(&join.task) }
     }
 
     /// Cancels the fiber, and [joins](Self::join) it.
@@ -903,11 +924,27 @@ impl<T> Join<T> {
     }
 }
 
-/// A shutdown that has ended the child ends us too: not with the panic of an `unwrap`.
-fn or_end_too<T>(result: thread::Result<T>) -> thread::Result<T> {
+/// What has ended the child may be meant for us too: then not with the panic of an `unwrap`.
+///
+/// One fiber is cancelled after the other, and the first to end must not look like failures to the last.
+fn or_end_too<T>(child: &TaskRef, result: thread::Result<T>) -> thread::Result<T> {
     if result.as_ref().is_err_and(|payload| Cancelled::is(&**payload)) {
         cancel::expect_shutdown();
-        if current::with(cancel::deliverable_to_end) {
+        let deliver = current::with(|me| {
+            // SAFETY: both are fibers, one counted and one running.
+            let siblings = unsafe {
+                let mine = if me.is_thread() { None } else { member_of(me.whole()) };
+                mine.zip(member_of(child.as_ptr()))
+            };
+            if let Some((mine, its)) = siblings
+                && Arc::ptr_eq(&mine.children, &its.children)
+                && mine.children.are_cancelled()
+            {
+                me.cancel();
+            }
+            cancel::deliverable(me)
+        });
+        if deliver {
             drop(result);
             cancel::unwind();
         }
@@ -953,7 +990,7 @@ impl<T> JoinOperation<'_, T> {
         }
         self.join.is_taken.set(true);
         // SAFETY: the latch is set, and by the mark this is the only taking.
-        Some(or_end_too(unsafe { self.join.take() }))
+        Some(or_end_too(&self.join.task, unsafe { self.join.take() }))
     }
 }
 
@@ -995,11 +1032,9 @@ impl<T> Drop for Join<T> {
         // SAFETY: the latch was found set, and the result was not taken.
         let result = unsafe { self.take() };
         if let Err(payload) = &result {
-            // SAFETY: the task is a `Task<_, T>`; its `scope` does not depend on the closure's
-            // type, as it comes before the stage in a repr(C) struct.
-            let member = unsafe { &(*self.task.0.cast::<Task<(), T>>().as_ptr()).scope };
-            if let Some(member) = member {
-                member.scope.note(Some(Unhandled::by(&**payload)));
+            // SAFETY: counted, and a join is of a fiber.
+            if let Some(member) = unsafe { member_of(self.task.as_ptr()) } {
+                member.children.note(Some(Unhandled::by(&**payload)));
             }
         }
         drop(result);

@@ -122,7 +122,11 @@ fn wakes_reach_the_fiber(wakes: usize, start_first: bool) {
     let worker = Worker::for_models(StdArc::new(signal.clone()));
     let its = Dropped(dropped.clone());
     let here = std::panic::Location::caller();
-    let (task, handle) = Task::allocate(move || drop(its), 1, here, None, None, false);
+    let f = move || {
+        drop(its);
+        Ok(())
+    };
+    let (task, handle) = Task::allocate(f, 1, here, None, None, false);
     drop(handle);
     if start_first {
         task.start(worker);
@@ -188,7 +192,7 @@ fn a_cancel_races_the_start() {
         let signal = Signal::new();
         let worker = Worker::for_models(StdArc::new(signal.clone()));
         let here = std::panic::Location::caller();
-        let (task, _handle) = Task::allocate(|| (), 1, here, None, None, false);
+        let (task, _handle) = Task::allocate(|| Ok(()), 1, here, None, None, false);
         let canceller = {
             let task = task.clone();
             thread::spawn(move || task.cancel())

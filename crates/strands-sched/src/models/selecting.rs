@@ -154,7 +154,7 @@ fn a_line_may_be_in_a_select_twice() {
 fn one_of_two_joins_is_chosen() {
     bounded(2, || {
         let fiber = |value: u32| {
-            let f = move || UnsafeCell::new(value);
+            let f = move || Ok(UnsafeCell::new(value));
             let (task, handle) = Task::allocate(f, 1, Location::caller(), None, None, false);
             // SAFETY: the task is one of such a cell, and this is its only join.
             let join = unsafe { Join::<UnsafeCell<u32>>::new(handle) };

@@ -183,7 +183,7 @@ impl Drop for Value {
 fn a_fiber_ends_beside(holder: fn(Join<Value>)) {
     let drops = StdArc::new(StdAtomicUsize::new(0));
     let its = drops.clone();
-    let f = move || Value { cell: UnsafeCell::new(7), drops: its };
+    let f = move || Ok(Value { cell: UnsafeCell::new(7), drops: its });
     let here = std::panic::Location::caller();
     let (task, handle) = Task::allocate(f, 1, here, None, None, false);
     // SAFETY: the task is one of a `Value`, and this is its only join.

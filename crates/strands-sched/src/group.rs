@@ -1,0 +1,228 @@
+//! Fibers whose results are taken as they come.
+//!
+//! A group is the [children](crate::children) of a scope, without the scope: they own what they use, so the group may be
+//! moved and shared. It ends as a scope does, after its children.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use crate::cancel::{self, Cancelled};
+use crate::children::Children;
+use crate::current;
+use crate::fork;
+use crate::park::{self, Op, Outcome};
+use crate::runtime::{Shared, SpawnOptions};
+use crate::spawn;
+use crate::task::{Join, TaskRef, drop_payload, member_of};
+
+/// Fibers that end, in any order, with a `T`. Dropping it cancels them, and waits until they have ended.
+///
+/// ```
+/// use strands_sched::{Builder, Group, SpawnOptions};
+///
+/// let runtime = Builder::new().workers(2).build()?;
+/// let group = Group::new();
+/// for n in 0..3 {
+///     group.spawn(SpawnOptions::default(), || Ok(runtime.shared().clone()), move || n)?;
+/// }
+/// let mut sum = 0;
+/// while let Ok(Some((_fiber, n))) = group.next(None) {
+///     sum += n.unwrap();
+/// }
+/// assert_eq!(sum, 3);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Group<T> {
+    children: Arc<Children>,
+    /// Invariant. Results are sent here, and handed out through a reference.
+    results: PhantomData<fn(T) -> T>,
+}
+
+static NEXT: Op = Op("FiberGroup::join_next");
+
+impl<T> Group<T> {
+    /// One without fibers.
+    ///
+    /// ```
+    /// assert_eq!(strands_sched::Group::<()>::new().count(), (0, 0));
+    /// ```
+    #[must_use]
+    pub fn new() -> Group<T> {
+        Group { children: Children::of_group(), results: PhantomData }
+    }
+
+    /// As [`spawn`](crate::spawn()), but the result is the group's.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Group, SpawnOptions};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let group = Group::new();
+    /// let fallback = || Ok(runtime.shared().clone());
+    /// let fiber = group.spawn(SpawnOptions::default(), fallback, || "its result")?;
+    /// let (task, result) = group.next(None).unwrap().unwrap();
+    /// assert_eq!((task.id(), result.unwrap()), (fiber.id(), "its result"));
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<F>(
+        &self,
+        options: SpawnOptions,
+        fallback: impl FnOnce() -> io::Result<Arc<Shared>>,
+        f: F,
+    ) -> io::Result<TaskRef>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (children, f) = (Some(self.children.clone()), || Ok(f()));
+        // SAFETY: nothing is borrowed, and all is Send.
+        let join = unsafe { spawn::spawn_unchecked(options, fallback, children, f) }?;
+        Ok(join.into_task())
+    }
+
+    /// Waits for a fiber to end, and takes its result; those that have ended come in the order in which they did. None if
+    /// there is no fiber whose result was not taken.
+    ///
+    /// # Errors
+    ///
+    /// If there is none by `deadline`: `TimedOut`. No result is lost by that, nor by a cancel.
+    ///
+    /// ```
+    /// use std::time::Instant;
+    /// use strands_sched::{Builder, Group, Outcome, SpawnOptions, sleep_until};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let group = Group::new();
+    /// let fallback = || Ok(runtime.shared().clone());
+    /// group.spawn(SpawnOptions::default(), fallback, || sleep_until(None))?;
+    /// assert!(matches!(group.next(Some(Instant::now())), Err(Outcome::TimedOut)));
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn next(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(TaskRef, thread::Result<T>)>, Outcome> {
+        park::charge();
+        match self.children.next(&NEXT, deadline, 0) {
+            Ok(task) => Ok(task.map(|task| self.result_of(task))),
+            Err(Outcome::Cancelled) => cancel::unwind(),
+            Err(outcome) => Err(outcome),
+        }
+    }
+
+    /// Takes the result of a fiber that has ended, if there is one.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Group, SpawnOptions};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let group = Group::new();
+    /// let fallback = || Ok(runtime.shared().clone());
+    /// group.spawn(SpawnOptions::default(), fallback, || 7)?;
+    /// let seven = loop {
+    ///     if let Some((_, result)) = group.try_next() {
+    ///         break result.unwrap();
+    ///     }
+    /// };
+    /// assert_eq!(seven, 7);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn try_next(&self) -> Option<(TaskRef, thread::Result<T>)> {
+        park::charge();
+        self.children.try_next().map(|task| self.result_of(task))
+    }
+
+    fn result_of(&self, task: TaskRef) -> (TaskRef, thread::Result<T>) {
+        // SAFETY: `spawn` made it a task of a `T`, and gave up the join; the list had the one right to the
+        // result, which was there when it got into the list.
+        let (task, result) = unsafe { Join::new(task).into_result() };
+        // A shutdown that has ended the child ends us too. Nothing else takes a result from who has asked for it.
+        if result.as_ref().is_err_and(|payload| Cancelled::is(&**payload)) {
+            cancel::check_shutdown();
+        }
+        (task, result)
+    }
+
+    /// Cancels all fibers that have not ended.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Cancelled, Group, SpawnOptions, sleep_until};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let group = Group::new();
+    /// let fallback = || Ok(runtime.shared().clone());
+    /// group.spawn(SpawnOptions::default(), fallback, || sleep_until(None))?;
+    /// group.cancel_all();
+    /// let (_, result) = group.next(None).unwrap().unwrap();
+    /// assert!(result.unwrap_err().is::<Cancelled>());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn cancel_all(&self) {
+        self.children.cancel(false);
+    }
+
+    /// How many fibers have not ended, and how many have whose result was not taken.
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Group, SpawnOptions};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let group = Group::new();
+    /// group.spawn(SpawnOptions::default(), || Ok(runtime.shared().clone()), || ())?;
+    /// drop(runtime); // Waits until all fibers have ended.
+    /// assert_eq!(group.count(), (0, 1));
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        self.children.count()
+    }
+}
+
+impl<T> Default for Group<T> {
+    fn default() -> Group<T> {
+        Group::new()
+    }
+}
+
+impl<T> Drop for Group<T> {
+    /// Whoever would wait for himself does not: a fiber of the group, and a worker on its own stack. Then the rest
+    /// ends after this.
+    fn drop(&mut self) {
+        self.children.cancel(true);
+        self.children.abandon();
+        let (is_member, can_wait) = current::with(|me| {
+            // SAFETY: it runs, and is a fiber.
+            let mine = if me.is_thread() { None } else { unsafe { member_of(me.whole()) } };
+            let is_member = mine.is_some_and(|mine| Arc::ptr_eq(&mine.children, &self.children));
+            let is_workers_own = me.is_thread() && current::worker().is_some();
+            (is_member, !is_workers_own && !fork::in_forked_child())
+        });
+        let spared = if can_wait { usize::from(is_member) } else { usize::MAX };
+        cancel::uncancellable(|| {
+            while let Ok(Some(task)) = self.children.next(&NEXT, None, spared) {
+                let result = self.result_of(task).1;
+                if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(result))) {
+                    drop_payload(payload); // As of any result that nobody takes.
+                }
+            }
+        });
+    }
+}
+
+impl<T> fmt::Debug for Group<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (running, ended) = self.count();
+        f.debug_struct("Group").field("running", &running).field("ended", &ended).finish()
+    }
+}
