@@ -35,12 +35,13 @@
 //! | a [shutdown](crate::Runtime::shutdown_timeout) | all fibers of the runtime | the same |
 //! | a [`timeout`](crate::time::timeout), a [`deadline`](crate::time::deadline()) | who runs below it | the call, which gives [`Elapsed`](crate::time::Elapsed) |
 //! | a [`CancelToken`] | who runs below [`run`](CancelToken::run) | that call, which gives the reason |
+//! | a failure in a [`try_scope`](crate::try_scope()) | its fibers, and its closure | their ends, and that call, which gives the error |
 //!
-//! The last two work on plain threads too. Calls nest, and each gets what is meant for it: if several ask, the outermost
+//! The last three work on plain threads too. Calls nest, and each gets what is meant for it: if several ask, the outermost
 //! is obeyed, and of two time limits the one that passed first.
 //!
 //! A [`scope`](crate::scope()) passes on what its owner is asked: it cancels its fibers, waits for them,
-//! and unwinds. Other fibers that were spawned are not concerned.
+//! and unwinds; so do all of [`group`](crate::group). Other fibers that were spawned are not concerned.
 //!
 //! # Where
 //!
@@ -97,7 +98,7 @@
 //!   of the futures that are not cancel safe.
 //! - Destructors may wait, so there is an "async drop": send the goodbye, flush, join in `Drop`.
 //! - `JoinHandle::abort` is [`cancel`](crate::thread::JoinHandle::cancel), `JoinError::is_cancelled` is
-//!   [`was_cancelled`], and dropping a `JoinSet` is [`Scope::cancel`](crate::thread::Scope::cancel).
+//!   [`was_cancelled`], and a `JoinSet` is a [`FiberGroup`](crate::FiberGroup).
 //! - `tokio_util`'s `CancellationToken` is [`CancelToken`]: `child_token` is [`child`](CancelToken::child),
 //!   `cancelled().await` is [`wait`](CancelToken::wait), `run_until_cancelled` is
 //!   [`run`](CancelToken::run). A token has a reason and callbacks besides.

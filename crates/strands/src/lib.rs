@@ -52,6 +52,8 @@
 //! - [`thread`], [`net`], [`sync`], [`time`] and [`os`]: std's modules of those names, for fibers and plain
 //!   threads alike, in any mix.
 //! - [`thread_local!`]: std's, with a value for each fiber.
+//! - [`scope`], [`try_scope`], [`FiberGroup`], [`map`](map()): fibers that end before their caller goes on, and [which of them is
+//!   for what](group).
 //! - [`select!`]: the first of several operations, such as to receive from one of two channels.
 //! - [`main`] and [`test`]: attributes that run a function as a fiber.
 //! - [Cancellation](cancel): ending fibers, and whatever takes too long, without a trace.
@@ -71,6 +73,7 @@
 #![deny(unsafe_code)]
 
 pub mod cancel;
+pub mod group;
 pub mod net;
 pub mod os;
 pub mod runtime;
@@ -81,11 +84,13 @@ pub mod thread;
 pub mod time;
 
 #[doc(inline)]
+pub use group::{FiberGroup, map, try_map};
+#[doc(inline)]
 pub use runtime::Runtime;
 #[doc(inline)]
 pub use sync::channel;
 #[doc(inline)]
-pub use thread::{scope, sleep, spawn, spawn_local, yield_now};
+pub use thread::{scope, sleep, spawn, spawn_local, try_scope, yield_now};
 
 /// Runs the body of `main` as a fiber, so that it may wait like any other.
 ///

@@ -34,11 +34,12 @@
 //! - `JoinHandle` has no `pthread_t`. `Builder::spawn_unchecked` is left out, as nothing in this
 //!   crate is unsafe. What is unstable in std is left out.
 
-mod builder;
+pub(crate) mod builder;
 mod handle;
 mod join;
 pub(crate) mod local;
 mod scoped;
+mod try_scoped;
 mod wait;
 
 pub use builder::{Builder, spawn, spawn_local};
@@ -59,6 +60,7 @@ pub use scoped::{Scope, ScopedJoinHandle, scope};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub use strands_sched::Placement;
+pub use try_scoped::{TryScope, try_scope};
 pub use wait::{available_parallelism, panicking, park, park_timeout, sleep, yield_now};
 #[allow(deprecated)]
 pub use wait::{park_timeout_ms, sleep_ms};

@@ -28,7 +28,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    Builder::new().spawn(f).expect("failed to spawn thread")
+    started(Builder::new().spawn(f))
 }
 
 /// Spawns a fiber on the caller's worker, where it may share what is not `Send`.
@@ -56,7 +56,16 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    Builder::new().spawn_local(f).expect("failed to spawn thread")
+    started(Builder::new().spawn_local(f))
+}
+
+/// What was spawned. While the caller's runtime shuts down there is none, and the caller is to end as well.
+#[track_caller]
+pub(crate) fn started<T>(spawned: io::Result<T>) -> T {
+    if spawned.is_err() {
+        strands_sched::check_shutdown();
+    }
+    spawned.expect("failed to spawn thread")
 }
 
 /// A fiber to be spawned with a name, a stack size or a place, as `std::thread::Builder`.

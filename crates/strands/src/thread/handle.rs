@@ -25,7 +25,11 @@ pub struct Thread {
 
 impl Thread {
     pub(super) fn of(task: &TaskRef) -> Thread {
-        Thread { task: task.clone() }
+        Thread::new(task.clone())
+    }
+
+    pub(crate) fn new(task: TaskRef) -> Thread {
+        Thread { task }
     }
 
     /// Makes the token of [`park`](crate::thread::park) available, and wakes the fiber or thread if

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use strands_sched::{Join, JoinOperation, ScopeFace, SpawnOptions, Spawner};
 
 use crate::runtime;
+use crate::thread::builder::started;
 use crate::thread::join::LazyThread;
 use crate::thread::{Result, Thread};
 
@@ -84,7 +85,7 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        self.spawn_with(SpawnOptions::default(), f).expect("failed to spawn thread")
+        started(self.spawn_with(SpawnOptions::default(), f))
     }
 
     /// Cancels all fibers of the scope; those that are spawned later end without having started.
@@ -124,8 +125,7 @@ impl<'scope> Scope<'scope, '_> {
         T: Send + 'scope,
     {
         let join = self.spawner.spawn(options, runtime::default_runtime, f)?;
-        let thread = LazyThread::default();
-        Ok(ScopedJoinHandle { join, thread, scope: PhantomData, value: PhantomData })
+        Ok(ScopedJoinHandle::new(join))
     }
 }
 
@@ -165,6 +165,11 @@ pub struct ScopedJoinHandle<'scope, T> {
 impl<T> Unpin for ScopedJoinHandle<'_, T> {}
 
 impl<T> ScopedJoinHandle<'_, T> {
+    pub(super) fn new(join: Join<T>) -> Self {
+        let thread = LazyThread::default();
+        ScopedJoinHandle { join, thread, scope: PhantomData, value: PhantomData }
+    }
+
     /// The fiber.
     ///
     /// ```
