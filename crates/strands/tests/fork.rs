@@ -17,7 +17,7 @@ use std::time::Duration;
 use strands::net::{TcpListener, TcpStream};
 use strands::sync::{Condvar, Mutex, mpsc};
 use strands::thread::{self, Builder};
-use strands::{Runtime, spawn, unblock};
+use strands::{FiberGroup, Runtime, spawn, unblock};
 use thread_common::{child, child_case, errors, runtime, stress, text};
 
 /// Forks; in the child a hang is made an end by a signal.
@@ -103,6 +103,11 @@ fn every_wait(parents: Runtime) {
     // Taken in the child only.
     let (mut second, mut third, mut holder) = (Some(runtime(1)), Some(runtime(2)), Some(holder));
     let mut kept = Some(pair());
+    let mut group = Some(parents.run(|| {
+        let group = FiberGroup::new();
+        group.spawn(thread::park);
+        group
+    }));
     in_child(|| {
         errs("accept", listener.accept());
         errs("read", near.read(&mut [0]));
@@ -117,6 +122,8 @@ fn every_wait(parents: Runtime) {
         panics("Runtime::run", || parents.run(|| ()));
         panics("a scoped spawn", || thread::scope(|scope| drop(scope.spawn(|| ()))));
         panics("join", || holder.take().unwrap().join());
+        panics("join_next", || group.as_ref().unwrap().join_next());
+        drop(group.take()); // Its fibers are in the parent: it does not wait for them.
         panics("lock", || drop(held.lock()));
         let waits = Mutex::new(0);
         panics("Condvar::wait", || drop(changed.wait(waits.lock().unwrap())));

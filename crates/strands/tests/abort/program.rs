@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use strands::cancel::{CancelToken, check_cancelled, is_cancel_error, is_cancelled, uncancellable};
+use strands::cancel::{
+    CancelToken, check_cancelled, is_cancel_error, is_cancelled, uncancellable, was_cancelled,
+};
 use strands::net::{TcpListener, TcpStream};
 use strands::sync::{Mutex, mpsc};
 use strands::thread::{self, Builder, Placement, sleep};
 use strands::time::timeout;
-use strands::{Runtime, scope, spawn, unblock};
+use strands::{FiberGroup, Runtime, scope, spawn, try_map, try_scope, unblock};
 
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
@@ -186,6 +188,41 @@ fn cancels_are_errors() {
     runtime(2).run(work);
 }
 
+/// What has failed is told, and waited for.
+fn failures_are_returned() {
+    let work = || {
+        let (started, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        let result = try_scope(|scope| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            scope.spawn(|| {
+                started.store(true, SeqCst);
+                sleep(Duration::from_millis(2));
+                ended.store(true, SeqCst);
+                Ok(())
+            });
+            while !started.load(SeqCst) {
+                thread::yield_now();
+            }
+            let failed = scope.spawn(|| Err::<(), _>("the reason"));
+            assert!(is_cancel_error(&listener.accept().unwrap_err()));
+            assert!(was_cancelled(&failed.join()), "it has no value");
+            Ok(())
+        });
+        assert_eq!((result, ended.load(SeqCst)), (Err("the reason"), true));
+        assert_eq!(try_map(2, 0.., |n| if n == 9 { Err(n) } else { Ok(()) }), Err(9));
+
+        let group = FiberGroup::new().limit(2);
+        for _ in 0..3 {
+            group.spawn(|| sleep(Duration::from_millis(2)));
+        }
+        group.join_next().unwrap().unwrap();
+        drop(group); // Those that run come to their end.
+    };
+    work();
+    runtime(1).run(work);
+    runtime(2).run(work);
+}
+
 fn a_panic_aborts() {
     let named = Builder::new().name("unlucky".into());
     let _ = named.spawn(|| panic!("the reason")).unwrap().join();
@@ -210,14 +247,21 @@ fn main() -> ExitCode {
             "all works" => all_works(),
             "shutdown leaks" => shutdown_leaks(),
             "cancels are errors" => cancels_are_errors(),
+            "failures are returned" => failures_are_returned(),
             "a panic aborts" => a_panic_aborts(),
             "main returns" => main_returns(),
             other => panic!("no case {other}"),
         }
         return ExitCode::SUCCESS;
     }
-    let cases =
-        ["all works", "shutdown leaks", "cancels are errors", "a panic aborts", "main returns"];
+    let cases = [
+        "all works",
+        "shutdown leaks",
+        "cancels are errors",
+        "failures are returned",
+        "a panic aborts",
+        "main returns",
+    ];
     for case in cases {
         let program = std::env::current_exe().unwrap();
         let output = Command::new(program).arg(case).output().unwrap();
