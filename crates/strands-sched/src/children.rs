@@ -22,8 +22,9 @@ use crate::atomic::{AcqRel, Acquire, AtomicBool, Relaxed};
 use crate::cancel::Cancelled;
 use crate::current;
 use crate::park::{Op, Outcome};
+use crate::select::Arm;
 use crate::task::{Header, TaskRef, member_of};
-use crate::wait_queue::{Locked, Place, WaitQueue};
+use crate::wait_queue::{Locked, Place, WaitQueue, Waiter};
 
 pub(crate) struct Children {
     line: WaitQueue<Kin>,
@@ -268,9 +269,24 @@ impl Children {
         }
     }
 
-    /// Takes a child that has ended.
-    pub(crate) fn try_next(&self) -> Option<TaskRef> {
-        take(self.line.lock()).ok()
+    /// Takes a child that has ended; without one, says whether none could end.
+    pub(crate) fn try_next(&self) -> Result<TaskRef, bool> {
+        take(self.line.lock()).map_err(|kin| kin.running == 0)
+    }
+
+    /// Puts a select's `arm` in line, unless there is a child to take, or none that could end: then false.
+    ///
+    /// # Safety
+    ///
+    /// `waiter` stays where it is until it was [withdrawn](Self::withdraw).
+    pub(crate) unsafe fn enrol(&self, waiter: &Waiter<()>, arm: Arm<'_>) -> bool {
+        let mut kin = self.line.lock();
+        // SAFETY: the caller's promise.
+        kin.ended == 0 && kin.running > 0 && unsafe { kin.enrol(waiter, arm, ()) }
+    }
+
+    pub(crate) fn withdraw(&self, waiter: &Waiter<()>) {
+        self.line.withdraw(waiter);
     }
 
     /// Results that are not there yet are for nobody.

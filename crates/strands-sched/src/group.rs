@@ -3,6 +3,7 @@
 //! A group is the [children](crate::children) of a scope, without the scope: they own what they use, so the group may be
 //! moved and shared. It ends as a scope does, after its children.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -17,8 +18,10 @@ use crate::current;
 use crate::fork;
 use crate::park::{self, Op, Outcome};
 use crate::runtime::{Shared, SpawnOptions};
+use crate::select::{Arm, Operation};
 use crate::spawn;
 use crate::task::{Join, TaskRef, drop_payload, member_of};
+use crate::wait_queue::Waiter;
 
 /// Fibers that end, in any order, with a `T`. Dropping it cancels them, and waits until they have ended.
 ///
@@ -139,7 +142,29 @@ impl<T> Group<T> {
     /// ```
     pub fn try_next(&self) -> Option<(TaskRef, thread::Result<T>)> {
         park::charge();
-        self.children.try_next().map(|task| self.result_of(task))
+        self.children.try_next().ok().map(|task| self.result_of(task))
+    }
+
+    /// To take the [next](Self::next) result, as one of several operations; see [`select`](crate::select).
+    ///
+    /// ```
+    /// use strands_sched::{Builder, Group, Order, SpawnOptions, Timer, select};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// let group = Group::new();
+    /// group.spawn(SpawnOptions::default(), || Ok(runtime.shared().clone()), || 42)?;
+    /// let next = group.select_next();
+    /// assert_eq!(select(&[&Timer::at(None), &next], Order::Fair, None), Some(1));
+    /// assert_eq!(next.take().unwrap().unwrap().unwrap(), 42);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn select_next(&self) -> NextOperation<'_, T> {
+        NextOperation {
+            group: self,
+            done: Cell::new(false),
+            task: Cell::new(None),
+            waiter: Waiter::new(),
+        }
     }
 
     fn result_of(&self, task: TaskRef) -> (TaskRef, thread::Result<T>) {
@@ -217,6 +242,76 @@ impl<T> Drop for Group<T> {
                 }
             }
         });
+    }
+}
+
+/// To take the next result, as one of several operations. See [`Group::select_next`].
+///
+/// ```
+/// use strands_sched::{Group, NextOperation, Order, try_select};
+///
+/// let group = Group::<()>::new();
+/// let next: NextOperation<'_, ()> = group.select_next();
+/// assert_eq!(try_select(&[&next], Order::Fair), Some(0));
+/// assert!(next.take().unwrap().is_none(), "there is no fiber");
+/// ```
+pub struct NextOperation<'a, T> {
+    group: &'a Group<T>,
+    done: Cell<bool>,
+    /// If it is done: the fiber, if there was one.
+    task: Cell<Option<TaskRef>>,
+    waiter: Waiter<()>,
+}
+
+impl<T> NextOperation<'_, T> {
+    /// What [`Group::next`] gives, if that can be had now or the operation was performed. If nobody takes what was performed, that
+    /// result is gone.
+    ///
+    /// ```
+    /// assert!(strands_sched::Group::<()>::new().select_next().take().unwrap().is_none());
+    /// ```
+    pub fn take(&self) -> Option<Option<thread::Result<T>>> {
+        let is_done = self.attempt();
+        self.done.set(false);
+        is_done.then(|| self.task.take().map(|task| self.group.result_of(task).1))
+    }
+}
+
+// SAFETY: `withdraw` takes the waiter out of the only line it is put in.
+unsafe impl<T> Operation for NextOperation<'_, T> {
+    fn attempt(&self) -> bool {
+        self.waiter.assert_idle();
+        if !self.done.get() {
+            match self.group.children.try_next() {
+                Ok(task) => self.task.set(Some(task)),
+                Err(false) => return false,
+                Err(true) => {}
+            }
+            self.done.set(true);
+        }
+        true
+    }
+
+    unsafe fn enrol(&self, arm: Arm<'_>) -> bool {
+        // SAFETY: `select` borrows us until we are withdrawn.
+        !self.done.get() && unsafe { self.group.children.enrol(&self.waiter, arm) }
+    }
+
+    unsafe fn withdraw(&self) {
+        self.group.children.withdraw(&self.waiter);
+    }
+
+    unsafe fn complete(&self) -> bool {
+        self.attempt() // Somebody else may have been faster: then it goes on.
+    }
+}
+
+impl<T> Drop for NextOperation<'_, T> {
+    fn drop(&mut self) {
+        // Else what it has taken would be freed with its task, wherever the last reference is.
+        if let Some(task) = self.task.take() {
+            cancel::uncancellable(|| drop(self.group.result_of(task)));
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub use cancel::{
 pub use current::{Alarm, with as with_current_task};
 pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver, now};
 pub use fork::{assert_may_wait, forked_error, in_forked_child, watch_forks};
-pub use group::Group;
+pub use group::{Group, NextOperation};
 pub use local::{Access, FiberKey, Lent};
 pub use park::{
     Op, Outcome, Parker, Wake, block_until, charge, park_token, sleep_until, unpark_token,

@@ -42,7 +42,7 @@ use std::io;
 use std::panic::{self, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use strands_sched::{Group, Outcome, SpawnOptions, TaskRef};
+use strands_sched::{Group, NextOperation, Outcome, SpawnOptions, TaskRef};
 
 use crate::runtime;
 use crate::sync::{Arc, OwnedSemaphorePermit, Semaphore};
@@ -323,6 +323,34 @@ impl<T> FiberGroup<T> {
     /// ```
     pub fn try_join_next(&self) -> Option<Result<T>> {
         self.group.try_next().map(|(_, result)| result)
+    }
+
+    /// To [`join_next`](Self::join_next) as one of several operations that [`select!`](crate::select!) or a
+    /// [`Select`](crate::select::Select) chooses from. If another one is chosen, no result is taken.
+    ///
+    /// ```
+    /// use strands::{channel, select};
+    ///
+    /// let (orders, inbox) = channel::bounded(8);
+    /// let group = strands::FiberGroup::new();
+    /// (1..=3).for_each(|n| orders.send(n).unwrap());
+    /// drop(orders);
+    /// let (mut sum, mut is_open) = (0, true);
+    /// while is_open || !group.is_empty() {
+    ///     select! {
+    ///         order = recv(inbox) if is_open => match order {
+    ///             Ok(n) => drop(group.spawn(move || n * n)),
+    ///             Err(_) => is_open = false,
+    ///         },
+    ///         result = join_next(group) if !group.is_empty() => {
+    ///             sum += result.unwrap().unwrap();
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(sum, 14);
+    /// ```
+    pub fn select_join_next(&self) -> NextOperation<'_, T> {
+        self.group.select_next()
     }
 
     /// Takes all results, in the order in which the fibers end, until there is none left.

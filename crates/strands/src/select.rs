@@ -40,7 +40,7 @@
 use std::time::Duration;
 
 #[doc(inline)]
-pub use strands_sched::{JoinOperation, Operation, Order, Timer};
+pub use strands_sched::{JoinOperation, NextOperation, Operation, Order, Timer};
 
 use crate::time::{self, Deadline};
 
@@ -89,6 +89,7 @@ use crate::time::{self, Deadline};
 /// | `recv(receiver)` | [`channel`](crate::sync::channel), [`mpsc`](crate::sync::mpsc), [`oneshot`](crate::sync::oneshot), [`broadcast`](crate::sync::broadcast) | as `receiver.recv()` |
 /// | `send(sender, message)` | [`channel`](crate::sync::channel), a `SyncSender` of [`mpsc`](crate::sync::mpsc) | as `sender.send(message)` |
 /// | `join(handle)` | a `JoinHandle`, also a scoped or a local one | as `handle.join()` |
+/// | `join_next(group)` | a [`FiberGroup`](crate::FiberGroup) | as `group.join_next()` |
 /// | `changed(receiver)` | [`watch`](crate::sync::watch) | as `receiver.changed()` |
 /// | `notified(notify)` | [`Notify`](crate::sync::Notify) | `()` |
 /// | `acquire(semaphore)`, `acquire(semaphore, n)` | [`Semaphore`](crate::sync::Semaphore) | as `semaphore.acquire()` |
@@ -228,6 +229,7 @@ macro_rules! __select {
     (@operation recv($receiver:expr $(,)?)) => { $receiver.select_recv() };
     (@operation send($sender:expr, $message:expr $(,)?)) => { $sender.select_send($message) };
     (@operation join($handle:expr $(,)?)) => { $handle.select_join() };
+    (@operation join_next($group:expr $(,)?)) => { $group.select_join_next() };
     (@operation changed($receiver:expr $(,)?)) => { $receiver.select_changed() };
     (@operation notified($notify:expr $(,)?)) => { $notify.select_notified() };
     (@operation acquire($semaphore:expr $(,)?)) => { $semaphore.select_acquire() };
@@ -242,9 +244,9 @@ macro_rules! __select {
     (@operation $other:ident $of:tt) => {
         compile_error!(concat!(
             "`", stringify!($other), stringify!($of), "` is no operation of `select!`, which are: recv(receiver), \
-             send(sender, message), join(handle), changed(receiver), notified(notify), acquire(semaphore), \
-             acquire(semaphore, permits), readable(socket), writable(socket), cancelled(token), after(duration), \
-             at(point_in_time)"
+             send(sender, message), join(handle), join_next(group), changed(receiver), notified(notify), \
+             acquire(semaphore), acquire(semaphore, permits), readable(socket), writable(socket), cancelled(token), \
+             after(duration), at(point_in_time)"
         ))
     };
 

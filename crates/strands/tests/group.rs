@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use strands::cancel::{Cancelled, uncancellable, was_cancelled};
+use strands::select::Select;
 use strands::sync::{Semaphore, channel};
 use strands::thread::{self, Builder, sleep, yield_now};
 use strands::time::{Duration, Elapsed, Instant, timeout};
@@ -360,6 +361,55 @@ fn no_result_is_lost_to_who_is_cancelled() {
         });
         assert!(left <= 40 && group.is_empty());
     }
+}
+
+#[test]
+fn a_select_takes_a_result_or_none() {
+    from_everywhere(|| {
+        let group = FiberGroup::new();
+        let none = strands::select! { next = join_next(group) => next.is_none() };
+        assert!(none, "there is no fiber");
+        let (sender, receiver) = channel::bounded(1);
+        let total = 100;
+        for i in 0..total {
+            group.spawn(move || {
+                if i % 3 == 0 {
+                    yield_now()
+                }
+            });
+        }
+        let (mut taken, mut messages) = (0, 0);
+        strands::scope(|scope| {
+            scope.spawn(|| (0..50).for_each(|_| sender.send(()).unwrap()));
+            // Beside it somebody else takes some.
+            let others = scope.spawn(|| (0..40).filter(|_| group.join_next().is_some()).count());
+            while messages < 50 || taken < total - 40 {
+                strands::select! {
+                    next = join_next(group) if taken < total - 40 => {
+                        next.unwrap().unwrap();
+                        taken += 1;
+                    }
+                    message = recv(receiver) if messages < 50 => {
+                        message.unwrap();
+                        messages += 1;
+                    }
+                }
+            }
+            assert_eq!(others.join().unwrap(), 40);
+        });
+        assert!(group.is_empty());
+        // One that was chosen and is not fetched is gone, with its destructor run here.
+        let living = Arc::new(AtomicUsize::new(0));
+        let (group, counted) = (FiberGroup::new(), Counted::new(&living));
+        group.spawn(move || counted);
+        let next = group.select_join_next();
+        let mut select = Select::new();
+        select.add(&next);
+        select.select();
+        drop(select);
+        drop(next);
+        assert_eq!((living.load(SeqCst), group.len()), (0, 0));
+    });
 }
 
 #[test]
