@@ -7,6 +7,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -56,6 +57,9 @@ func main() {
 		"mpmc":       channel,
 		"oneshot":    oneshot,
 		"select":     selecting,
+		"scope":      scope,
+		"cancel":     cancel,
+		"timeout":    timeout,
 	}
 	program := programs[p.name]
 	if program == nil {
@@ -198,6 +202,75 @@ func spawnJoin(p plan) {
 			}
 		}
 		return uint64(p.count)
+	})
+}
+
+func scope(p plan) {
+	var ended atomic.Uint64
+	meter(p, func() uint64 {
+		var children sync.WaitGroup
+		for i := 0; i < p.count; i++ {
+			children.Add(1)
+			go func() {
+				defer children.Done()
+				ended.Add(1)
+			}()
+		}
+		children.Wait()
+		return uint64(p.count)
+	})
+}
+
+func cancel(p plan) {
+	if p.budget < 500*time.Millisecond {
+		p.count /= 10 // A quick run.
+	}
+	var waiting atomic.Int64
+	var children sync.WaitGroup
+	ctx, end := context.WithCancel(context.Background())
+	for i := 0; i < p.count; i++ {
+		children.Add(1)
+		go func() {
+			defer children.Done()
+			waiting.Add(1)
+			defer waiting.Add(-1)
+			<-ctx.Done()
+		}()
+	}
+	for waiting.Load() < int64(p.count) {
+		runtime.Gosched()
+	}
+	watch := start()
+	end()
+	children.Wait()
+	watch.print(p, uint64(p.count), "")
+}
+
+// With a count of 0 what is limited returns at once.
+func timeout(p plan) {
+	ask, tell := make(chan int, 1), make(chan int, 1)
+	go func() {
+		for number := range ask {
+			tell <- number
+		}
+	}()
+	meter(p, func() uint64 {
+		for i := 0; i < 100; i++ {
+			ctx, end := context.WithTimeout(context.Background(), time.Hour)
+			if p.count > 0 {
+				ask <- i
+				select {
+				case answer := <-tell:
+					if answer != i {
+						panic("not the answer")
+					}
+				case <-ctx.Done():
+					panic("an hour has passed")
+				}
+			}
+			end()
+		}
+		return 100
 	})
 }
 

@@ -7,6 +7,7 @@ mod locks;
 mod parked;
 mod ping_pong;
 mod spawn_join;
+mod structured;
 mod switch;
 mod yielding;
 
@@ -18,6 +19,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         switch::CASES,
         yielding::CASES,
         spawn_join::CASES,
+        structured::CASES,
         ping_pong::CASES,
         channels::CASES,
         locks::CASES,
