@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::cancel::{self, Cancelled};
-use crate::children::Children;
+use crate::children::{Children, Member};
 use crate::current;
 use crate::fork;
 use crate::park::{self, Op, Outcome};
@@ -87,9 +87,9 @@ impl<T> Group<T> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (children, f) = (Some(self.children.clone()), || Ok(f()));
+        let (place, f) = (Member::of(self.children.clone()), || Ok(f()));
         // SAFETY: nothing is borrowed, and all is Send.
-        let join = unsafe { spawn::spawn_unchecked(options, fallback, children, f) }?;
+        let join = unsafe { spawn::spawn_unchecked(options, fallback, place, f) }?;
         Ok(join.into_task())
     }
 
@@ -221,19 +221,16 @@ impl<T> Default for Group<T> {
 }
 
 impl<T> Drop for Group<T> {
-    /// Whoever would wait for himself does not: a fiber of the group, and a worker on its own stack. Then the rest
-    /// ends after this.
+    /// A fiber of the group does not wait for itself, nor a forked child for what is in the parent: the rest ends after this.
     fn drop(&mut self) {
         self.children.cancel(true);
         self.children.abandon();
-        let (is_member, can_wait) = current::with(|me| {
-            // SAFETY: it runs, and is a fiber.
-            let mine = if me.is_thread() { None } else { unsafe { member_of(me.whole()) } };
-            let is_member = mine.is_some_and(|mine| Arc::ptr_eq(&mine.children, &self.children));
-            let is_workers_own = me.is_thread() && current::worker().is_some();
-            (is_member, !is_workers_own && !fork::in_forked_child())
+        let is_member = current::with(|me| {
+            // SAFETY: it runs.
+            let mine = unsafe { member_of(me.whole()) };
+            mine.is_some_and(|mine| Arc::ptr_eq(&mine.children, &self.children))
         });
-        let spared = if can_wait { usize::from(is_member) } else { usize::MAX };
+        let spared = if fork::in_forked_child() { usize::MAX } else { usize::from(is_member) };
         cancel::uncancellable(|| {
             while let Ok(Some(task)) = self.children.next(&NEXT, None, spared) {
                 let result = self.result_of(task).1;

@@ -17,7 +17,6 @@ use strands_fiber::stack::{self, GuardKind};
 use crate::atomic::{AtomicBool, AtomicUsize, Mutex, Relaxed, SeqCst, fence, lock};
 use crate::blocking::{Hook, Pool, PoolConfig, run_hook};
 use crate::cancel;
-use crate::children::Children;
 use crate::current;
 use crate::driver::{Driver, DriverFactory, TimeDriver};
 use crate::fork;
@@ -26,7 +25,7 @@ use crate::idle::Idle;
 use crate::monitor::Monitor;
 use crate::no_unwind::AbortOnUnwind;
 use crate::park::{self, Op, Outcome};
-use crate::task::{Extras, Header, Join, Run, Task, TaskRef};
+use crate::task::{Extras, Header, Join, Place, Run, Task, TaskRef};
 use crate::unblock::unblock;
 use crate::wait_queue::WaitQueue;
 use crate::worker::{self, Worker};
@@ -240,10 +239,10 @@ impl Shared {
     ///
     /// What `f` borrows outlives the fiber, and `f` and its result are Send; or the fiber is
     /// pinned to this worker and the join stays here.
-    pub(crate) unsafe fn spawn<F, T>(
+    pub(crate) unsafe fn spawn<F, T, P: Place>(
         &self,
         options: SpawnOptions,
-        children: Option<Arc<Children>>,
+        place: P,
         spawned_at: &'static Location<'static>,
         f: F,
     ) -> io::Result<Join<T>>
@@ -281,7 +280,7 @@ impl Shared {
             Box::new(Extras { name, stack_bytes, stack_help })
         });
         let id = worker::next_id();
-        let (task, handle) = Task::allocate(f, id, spawned_at, extras, children, home.is_some());
+        let (task, handle) = Task::allocate(f, id, spawned_at, extras, place, home.is_some());
         // It may run as soon as it is found; the caller awaits what it spawned, if told so.
         let on_its_way = AbortOnUnwind("a panic would deny a fiber that is on its way");
         if let Some(home) = home {
@@ -962,7 +961,7 @@ impl Runtime {
         let at = Location::caller();
         // SAFETY: if there is a fiber, the join below awaits its end before this frame is left: it
         // cannot be cancelled, and while `lent` lives no panic leaves the frame.
-        let join = unsafe { self.shared.spawn(options, None, at, || Ok(f())) }?;
+        let join = unsafe { self.shared.spawn(options, (), at, || Ok(f())) }?;
         let lent = AbortOnUnwind("a panic would leave a frame that a fiber uses");
         let result = cancel::uncancellable(|| join.join());
         lent.disarm();

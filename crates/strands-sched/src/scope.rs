@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::cancel;
-use crate::children::Children;
+use crate::children::{Children, Member};
 use crate::current;
 use crate::frame::{self, Until};
 use crate::no_unwind::AbortOnUnwind;
@@ -326,7 +326,7 @@ impl<'scope> Spawner<'scope, '_> {
         // SAFETY: only `open` makes a spawner, for a 'scope that all callers must take as it
         // comes: what outlives it outlives the call of `open`, or is the face in its frame.
         // `open` waits for these very children before it returns or unwinds.
-        unsafe { spawn::spawn_unchecked(options, fallback, Some(self.children.clone()), f) }
+        unsafe { spawn::spawn_unchecked(options, fallback, Member::of(self.children.clone()), f) }
     }
 
     /// Cancels all children, also those that are spawned later: these end without having started.

@@ -6,10 +6,9 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::thread;
 
-use crate::children::Children;
 use crate::current;
 use crate::runtime::{Placement, Shared, SpawnOptions};
-use crate::task::{Join, JoinOperation, TaskRef};
+use crate::task::{Join, JoinOperation, Place, TaskRef};
 
 /// Spawns `f` on the caller's runtime, or on what `fallback` returns if the caller has none.
 ///
@@ -38,7 +37,7 @@ where
     T: Send + 'static,
 {
     // SAFETY: nothing is borrowed, and all is Send.
-    unsafe { spawn_unchecked(options, fallback, None, || Ok(f())) }
+    unsafe { spawn_unchecked(options, fallback, (), || Ok(f())) }
 }
 
 /// Spawns `f` on `runtime`.
@@ -63,7 +62,7 @@ where
     T: Send + 'static,
 {
     // SAFETY: nothing is borrowed, and all is Send.
-    unsafe { runtime.spawn(options, None, Location::caller(), || Ok(f())) }
+    unsafe { runtime.spawn(options, (), Location::caller(), || Ok(f())) }
 }
 
 /// Spawns `f` on the caller's worker, where it may share what is not Send.
@@ -105,20 +104,20 @@ where
     };
     // SAFETY: `worker` is that of this thread. Nothing is borrowed, the fiber is pinned to this
     // worker, and a `LocalJoin` cannot leave this thread.
-    let join = unsafe { worker.shared().spawn(options, None, at, || Ok(f())) }?;
+    let join = unsafe { worker.shared().spawn(options, (), at, || Ok(f())) }?;
     Ok(LocalJoin { join, not_send: PhantomData })
 }
 
-/// As [`spawn`], for closures that borrow; one of `children`, if there are such.
+/// As [`spawn`], for closures that borrow; with its place among siblings, if it has some.
 ///
 /// # Safety
 ///
 /// As for [`Shared::spawn`].
 #[track_caller]
-pub(crate) unsafe fn spawn_unchecked<F, T>(
+pub(crate) unsafe fn spawn_unchecked<F, T, P: Place>(
     options: SpawnOptions,
     fallback: impl FnOnce() -> io::Result<Arc<Shared>>,
-    children: Option<Arc<Children>>,
+    place: P,
     f: F,
 ) -> io::Result<Join<T>>
 where
@@ -127,9 +126,9 @@ where
     let at = Location::caller();
     match current::worker() {
         // SAFETY: `worker` is that of this thread; the rest is passed on.
-        Some(worker) => unsafe { worker.shared().spawn(options, children, at, f) },
+        Some(worker) => unsafe { worker.shared().spawn(options, place, at, f) },
         // SAFETY: passed on.
-        None => unsafe { fallback()?.spawn(options, children, at, f) },
+        None => unsafe { fallback()?.spawn(options, place, at, f) },
     }
 }
 

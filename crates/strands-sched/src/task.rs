@@ -37,7 +37,7 @@ use strands_fiber::stack::Stack;
 
 use crate::atomic::{AcqRel, Acquire, AtomicPtr, AtomicU32, Relaxed, Release, acquire_last};
 use crate::cancel::{self, Cancelled};
-use crate::children::{Children, Member, Unhandled};
+use crate::children::{Member, Unhandled};
 use crate::current::{self, PlainThread};
 use crate::fork;
 use crate::frame::{Frames, Shields};
@@ -119,6 +119,8 @@ pub(crate) struct VTable {
     take: unsafe fn(NonNull<Header>, *mut ()),
     /// Frees the task with what it still holds.
     free: unsafe fn(NonNull<Header>),
+    /// It is a `Task<_, _, Member>`.
+    is_member: bool,
 }
 
 const STARTED: u32 = 1 << 0;
@@ -189,6 +191,7 @@ impl Header {
             run: |_| unreachable!("a plain thread's header was run"),
             take: |_, _| unreachable!("a plain thread's header was joined"),
             free: PlainThread::free,
+            is_member: false,
         };
         let extras = name.map(|name| Box::new(Extras { name: Some(name), ..Extras::default() }));
         let header =
@@ -200,7 +203,7 @@ impl Header {
 
     #[cfg(all(test, not(loom)))]
     pub(crate) fn for_tests() -> TaskRef {
-        let (task, _) = Task::allocate(|| Ok(()), 1, Location::caller(), None, None, false);
+        let (task, _) = Task::allocate(|| Ok(()), 1, Location::caller(), None, (), false);
         task
     }
 
@@ -596,23 +599,40 @@ impl std::fmt::Debug for TaskRef {
     }
 }
 
-/// A fiber's header with its closure, later its result.
+/// A fiber's header with its closure, later its result; between them its place among siblings, if it is one of many.
 #[repr(C)]
-pub(crate) struct Task<F, T> {
+pub(crate) struct Task<F, T, P> {
     header: Header,
-    member: Option<Member>,
+    place: P,
     stage: UnsafeCell<Stage<F, T>>,
+}
+
+/// `()`, or [`Member`]: those without siblings shall not pay for those with.
+pub(crate) trait Place {
+    /// It is a [`Member`].
+    const IS_MEMBER: bool;
+}
+
+impl Place for () {
+    const IS_MEMBER: bool = false;
+}
+
+impl Place for Member {
+    const IS_MEMBER: bool = true;
 }
 
 /// A fiber's place among the children of a scope or a group, if it is one of them.
 ///
 /// # Safety
 ///
-/// It is alive, and a fiber.
+/// It is alive.
 pub(crate) unsafe fn member_of<'a>(fiber: NonNull<Header>) -> Option<&'a Member> {
-    // SAFETY: the caller's promise. The member does not depend on the closure's type, as it comes before the
-    // stage in a repr(C) struct; it does not change while others can find the fiber.
-    unsafe { (*fiber.cast::<Task<(), ()>>().as_ptr()).member.as_ref() }
+    // SAFETY: the caller's promise. The place does not depend on the closure's type, as it comes before the
+    // stage in a repr(C) struct; it is a member by the vtable, and does not change.
+    unsafe {
+        let is_member = fiber.as_ref().vtable.is_member;
+        is_member.then(|| &(*fiber.cast::<Task<(), (), Member>>().as_ptr()).place)
+    }
 }
 
 enum Stage<F, T> {
@@ -621,8 +641,9 @@ enum Stage<F, T> {
     Empty,
 }
 
-impl<F: FnOnce() -> thread::Result<T>, T> Task<F, T> {
-    const VTABLE: VTable = VTable { run: Self::run, take: Self::take, free: Self::free };
+impl<F: FnOnce() -> thread::Result<T>, T, P: Place> Task<F, T, P> {
+    const VTABLE: VTable =
+        VTable { run: Self::run, take: Self::take, free: Self::free, is_member: P::IS_MEMBER };
 
     /// A fresh fiber, and a second reference to it.
     pub(crate) fn allocate(
@@ -630,14 +651,13 @@ impl<F: FnOnce() -> thread::Result<T>, T> Task<F, T> {
         id: u64,
         spawned_at: &'static Location<'static>,
         extras: Option<Box<Extras>>,
-        children: Option<Arc<Children>>,
+        place: P,
         pinned: bool,
     ) -> (TaskRef, TaskRef) {
         let flags = if pinned { PINNED } else { 0 };
         let header = Header::new(&Self::VTABLE, flags, 2, id, spawned_at, extras);
         let stage = UnsafeCell::new(Stage::<F, T>::Fresh(f));
-        let member = children.map(Member::of);
-        let header = expose(Box::new(Task { header, member, stage }));
+        let header = expose(Box::new(Task { header, place, stage }));
         let (task, handle) = (TaskRef(header), TaskRef(header));
         // SAFETY: it is alive, and nobody else knows of it.
         unsafe {
@@ -689,7 +709,8 @@ impl<F: FnOnce() -> thread::Result<T>, T> Task<F, T> {
                 // It is for whoever holds the handle to say whether a panic was looked at.
                 unhandled = None;
             }
-            if let Some(Member { children, .. }) = &(*task).member
+            if P::IS_MEMBER
+                && let Some(Member { children, .. }) = member_of(header.whole())
                 && !children.ends(header.whole(), true, unhandled)
             {
                 Self::drop_result(stage);
@@ -931,11 +952,8 @@ fn or_end_too<T>(child: &TaskRef, result: thread::Result<T>) -> thread::Result<T
     if result.as_ref().is_err_and(|payload| Cancelled::is(&**payload)) {
         cancel::expect_shutdown();
         let deliver = current::with(|me| {
-            // SAFETY: both are fibers, one counted and one running.
-            let siblings = unsafe {
-                let mine = if me.is_thread() { None } else { member_of(me.whole()) };
-                mine.zip(member_of(child.as_ptr()))
-            };
+            // SAFETY: one is counted, and one runs.
+            let siblings = unsafe { member_of(me.whole()).zip(member_of(child.as_ptr())) };
             if let Some((mine, its)) = siblings
                 && Arc::ptr_eq(&mine.children, &its.children)
                 && mine.children.are_cancelled()
@@ -1032,7 +1050,7 @@ impl<T> Drop for Join<T> {
         // SAFETY: the latch was found set, and the result was not taken.
         let result = unsafe { self.take() };
         if let Err(payload) = &result {
-            // SAFETY: counted, and a join is of a fiber.
+            // SAFETY: counted.
             if let Some(member) = unsafe { member_of(self.task.as_ptr()) } {
                 member.children.note(Some(Unhandled::by(&**payload)));
             }

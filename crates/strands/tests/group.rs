@@ -252,20 +252,6 @@ fn a_child_that_drops_its_group_does_not_wait_for_itself() {
 }
 
 #[test]
-fn a_worker_itself_does_not_wait() {
-    // A hook runs on the worker's own stack: nothing could run on it meanwhile.
-    let (tells, told) = std::sync::mpsc::channel();
-    let hook = move || {
-        let group = FiberGroup::new();
-        let tells = tells.clone();
-        group.spawn(move || tells.send(thread::current().id()).unwrap());
-        drop(group);
-    };
-    drop(strands::Runtime::builder().workers(1).on_start(hook).build().unwrap());
-    assert!(told.recv().is_err(), "it was cancelled before it could start");
-}
-
-#[test]
 fn a_group_goes_wherever_it_is_sent() {
     fn is_send_and_sync<T: Send + Sync>(_: &T) {}
     let group = FiberGroup::new();

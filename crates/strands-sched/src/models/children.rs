@@ -8,15 +8,15 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::{OP, all, bounded, passed};
-use crate::children::Children;
+use crate::children::{Children, Member};
 use crate::frame::{self, Until};
 use crate::park::{self, Outcome};
 use crate::task::{Task, TaskRef};
 
 /// A child of them that has not started.
 fn child_of(children: &StdArc<Children>) -> TaskRef {
-    let children = Some(children.clone());
-    Task::allocate(|| Ok(()), 1, Location::caller(), None, children, true).0
+    let place = Member::of(children.clone());
+    Task::allocate(|| Ok(()), 1, Location::caller(), None, place, true).0
 }
 
 /// A thread that stands for the fiber.

@@ -126,7 +126,7 @@ fn wakes_reach_the_fiber(wakes: usize, start_first: bool) {
         drop(its);
         Ok(())
     };
-    let (task, handle) = Task::allocate(f, 1, here, None, None, false);
+    let (task, handle) = Task::allocate(f, 1, here, None, (), false);
     drop(handle);
     if start_first {
         task.start(worker);
@@ -192,7 +192,7 @@ fn a_cancel_races_the_start() {
         let signal = Signal::new();
         let worker = Worker::for_models(StdArc::new(signal.clone()));
         let here = std::panic::Location::caller();
-        let (task, _handle) = Task::allocate(|| Ok(()), 1, here, None, None, false);
+        let (task, _handle) = Task::allocate(|| Ok(()), 1, here, None, (), false);
         let canceller = {
             let task = task.clone();
             thread::spawn(move || task.cancel())

@@ -155,7 +155,7 @@ fn one_of_two_joins_is_chosen() {
     bounded(2, || {
         let fiber = |value: u32| {
             let f = move || Ok(UnsafeCell::new(value));
-            let (task, handle) = Task::allocate(f, 1, Location::caller(), None, None, false);
+            let (task, handle) = Task::allocate(f, 1, Location::caller(), None, (), false);
             // SAFETY: the task is one of such a cell, and this is its only join.
             let join = unsafe { Join::<UnsafeCell<u32>>::new(handle) };
             let thread = thread::spawn(move || {

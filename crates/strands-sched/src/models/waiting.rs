@@ -185,7 +185,7 @@ fn a_fiber_ends_beside(holder: fn(Join<Value>)) {
     let its = drops.clone();
     let f = move || Ok(Value { cell: UnsafeCell::new(7), drops: its });
     let here = std::panic::Location::caller();
-    let (task, handle) = Task::allocate(f, 1, here, None, None, false);
+    let (task, handle) = Task::allocate(f, 1, here, None, (), false);
     // SAFETY: the task is one of a `Value`, and this is its only join.
     let join = unsafe { Join::<Value>::new(handle) };
     let fiber = thread::spawn(move || {
