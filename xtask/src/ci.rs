@@ -128,6 +128,13 @@ const STEPS: &[Step] = &[
         needs_mb: 200,
     },
     Step {
+        name: "lto",
+        summary: "fibers switch and unwind in programs that are optimised as one",
+        run: lto,
+        own: &["lto"],
+        needs_mb: 200,
+    },
+    Step {
         name: "two-versions",
         summary: "two versions of the crates work in one program",
         run: two_versions::check,
@@ -384,6 +391,16 @@ fn panic_abort(workspace: &Workspace) -> Outcome {
         .arg(own_target(workspace, "panic-abort"))
         .env("CARGO_PROFILE_DEV_PANIC", "abort")
         .run()
+}
+
+/// What the optimiser learns of the whole program must not tell it that nothing unwinds.
+fn lto(workspace: &Workspace) -> Outcome {
+    let tests = "test -p strands-fiber --release --test arch --test coroutine --test cleanup";
+    cargo(workspace, &format!("{tests} --target-dir"))
+        .arg(own_target(workspace, "lto"))
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .run_tests()
 }
 
 /// Runs the models of strands-sched and of every other member that depends on loom.

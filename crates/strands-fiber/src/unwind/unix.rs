@@ -14,9 +14,7 @@ const CONTINUE: c_int = 0; // _URC_NO_REASON
 const STOP: c_int = 5; // _URC_END_OF_STACK
 
 // Part of every program with Rust's standard library, whose panics it carries out.
-// "C-unwind", so that the compiler believes of the walk's callers what it believes of those of a
-// suspension: that an unwinding may come from the call.
-unsafe extern "C-unwind" {
+unsafe extern "C" {
     fn _Unwind_Backtrace(
         trace: extern "C" fn(*mut Frame, *mut c_void) -> c_int,
         argument: *mut c_void,
