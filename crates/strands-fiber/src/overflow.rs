@@ -58,7 +58,7 @@ pub use platform::AltStack;
 ///
 /// # Errors
 ///
-/// Those of `sigaction`, which has no reason to fail.
+/// Those of `sigaction`, which fails where a filter of system calls forbids it.
 ///
 /// ```
 /// strands_fiber::overflow::install()?;

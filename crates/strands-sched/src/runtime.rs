@@ -92,6 +92,14 @@ struct Starved {
     why: String,
 }
 
+impl Starved {
+    /// "3 fibers wait".
+    fn waiting(&self) -> String {
+        let count = self.fibers.len();
+        format!("{} wait{}", counted(count, "fiber"), if count == 1 { "s" } else { "" })
+    }
+}
+
 /// Where a fiber should start.
 ///
 /// ```
@@ -342,10 +350,10 @@ fn report_starvation(starved: &Starved) {
     // Not `eprintln!`, which panics if nobody reads it.
     let _ = writeln!(
         io::stderr(),
-        "strands: {} fibers wait for a stack and no fiber holds one; the first is {first}\n\
+        "strands: {} for a stack and no fiber holds one; the first is {first}\n\
          {}\n\
          help: it is tried again meanwhile; free memory, or raise the limit",
-        starved.fibers.len(),
+        starved.waiting(),
         starved.why,
     );
 }
@@ -648,7 +656,10 @@ impl Builder {
         }
         // Found out once, so that all workers take the same.
         config.guard = Some(config.guard.map_or_else(stack::guard_kind, Ok)?);
-        overflow::install()?;
+        overflow::install().map_err(|error| {
+            let text = format!("cannot install the handler that reports stack overflows: {error}");
+            io::Error::new(error.kind(), text)
+        })?;
         // SAFETY: `describe_overflow` reads one thread-local and fields that do not change, and
         // writes on its own frame.
         unsafe { overflow::set_describe(describe_overflow) };
@@ -892,9 +903,9 @@ impl Runtime {
         let guard = shared.config.guard.map(stack::describe_guard).unwrap_or_default();
         let starved = {
             let starved = lock(&shared.starved);
-            match starved.fibers.len() {
-                0 => String::new(),
-                count => format!(", {count} fibers wait for a stack ({})", starved.why),
+            match starved.fibers.is_empty() {
+                true => String::new(),
+                false => format!(", {} for a stack ({})", starved.waiting(), starved.why),
             }
         };
         let refusal = match shared.pool.last_refusal() {
@@ -1046,12 +1057,12 @@ impl Runtime {
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.cancel_all();
-        let all_ended = cancel::uncancellable(|| {
+        let running_workers = cancel::uncancellable(|| {
             loop {
-                let attempt = |running: &mut usize| (*running == 0).then_some(());
+                let attempt = |running: &mut usize| (*running == 0).then_some(0);
                 match self.shared.running.wait(&SHUTDOWN, deadline, (), attempt) {
-                    Ok(()) => return true,
-                    Err(Outcome::TimedOut) => return false,
+                    Ok(none) => return none,
+                    Err(Outcome::TimedOut) => return *self.shared.running.lock(),
                     Err(_) => {}
                 }
             }
@@ -1066,17 +1077,17 @@ impl Runtime {
         let await_threads = || {
             let busy_pool_threads = self.shared.pool.shutdown(deadline);
             // Where panics abort, the threads beneath fibers that are left do not end.
-            if all_ended && fibers.is_empty() {
+            if running_workers == 0 && fibers.is_empty() {
                 // Its last act was to count itself out, so this takes no time to speak of.
                 threads.into_iter().for_each(|thread| drop(thread.join()));
             }
             busy_pool_threads
         };
         let busy_pool_threads = cancel::uncancellable(|| unblock(await_threads));
-        if fibers.is_empty() && all_ended && busy_pool_threads == 0 {
+        if fibers.is_empty() && running_workers == 0 && busy_pool_threads == 0 {
             return Ok(());
         }
-        Err(Unfinished { fibers, busy_pool_threads })
+        Err(Unfinished { fibers, running_workers, busy_pool_threads })
     }
 }
 
@@ -1117,6 +1128,8 @@ impl Drop for Runtime {
 #[derive(Debug, Clone)]
 pub struct Unfinished {
     fibers: Vec<UnfinishedFiber>,
+    /// They have fibers, or run a hook, or had no time to notice.
+    running_workers: usize,
     busy_pool_threads: usize,
 }
 
@@ -1268,8 +1281,14 @@ impl UnfinishedFiber {
 
 impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let have = if self.fibers.len() == 1 { "has" } else { "have" };
-        write!(f, "{} {have} not ended", counted(self.fibers.len(), "fiber"))?;
+        let have = |count| if count == 1 { "has" } else { "have" };
+        let (fibers, workers) = (self.fibers.len(), self.running_workers);
+        if fibers > 0 {
+            write!(f, "{} {} not ended", counted(fibers, "fiber"), have(fibers))?;
+        } else if workers > 0 {
+            let workers_have = format!("{} {}", counted(workers, "worker"), have(workers));
+            write!(f, "{workers_have} not ended, without a fiber: in a hook, or for lack of time")?;
+        }
         for fiber in &self.fibers {
             let name = fiber.name.as_deref().unwrap_or("<unnamed>");
             write!(f, "\n  '{name}' (id {}) on worker {}", fiber.id, fiber.worker)?;
@@ -1280,9 +1299,10 @@ impl fmt::Display for Unfinished {
             write!(f, ", spawned at {}", fiber.spawned_at)?;
         }
         if self.busy_pool_threads > 0 {
+            let line = if fibers + workers > 0 { "\n" } else { "" };
             let busy = counted(self.busy_pool_threads, "pool thread");
             let are = if self.busy_pool_threads == 1 { "is" } else { "are" };
-            write!(f, "\n{busy} {are} busy with blocking work")?;
+            write!(f, "{line}{busy} {are} busy with blocking work")?;
         }
         Ok(())
     }

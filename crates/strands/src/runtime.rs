@@ -256,7 +256,8 @@ impl Runtime {
     ///
     /// A cancelled fiber unwinds from where it waits, so its destructors run; its join handle gets
     /// a payload of type [`Cancelled`](crate::cancel::Cancelled). One that never waits is not
-    /// interrupted. A `timeout` too long for the clock is no limit.
+    /// interrupted. A `timeout` too long for the clock is no limit. When all has ended, the destructors of the
+    /// workers' std thread-locals are waited for, however long they take.
     ///
     /// # Errors
     ///

@@ -236,6 +236,19 @@ fn system_calls_that_a_filter_forbids_are_done_without() {
     });
 }
 
+#[test]
+fn without_its_handler_of_overflows_a_runtime_does_not_start() {
+    const TEST: &str = "without_its_handler_of_overflows_a_runtime_does_not_start";
+    alone(TEST, || {
+        if forbid(&[calls(libc::SYS_rt_sigaction).answer(EPERM)]).is_err() {
+            return skip(TEST, NO_SECCOMP);
+        }
+        let error = build(1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        assert!(error.to_string().contains("the handler that reports stack overflows"), "{error}");
+    });
+}
+
 /// A container with one CPU.
 #[test]
 fn one_cpu_gets_one_worker_and_many_workers_share_one() {

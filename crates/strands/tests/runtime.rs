@@ -390,6 +390,19 @@ fn a_shutdown_reports_a_busy_pool() {
 }
 
 #[test]
+fn a_shutdown_reports_a_worker_that_is_in_a_hook() {
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let hook = move || assert!(released.lock().unwrap().recv().is_err());
+    let runtime = Runtime::builder().workers(1).on_stop(hook).build().unwrap();
+    let unfinished = runtime.shutdown_timeout(Duration::from_millis(1)).unwrap_err();
+    assert!(unfinished.fibers().is_empty());
+    let text = unfinished.to_string();
+    assert!(text.starts_with("1 worker has not ended, without a fiber: in a hook"), "{text}");
+    drop(release);
+}
+
+#[test]
 fn a_fiber_cannot_shut_its_own_runtime_down() {
     let runtime = Mutex::new(Some(runtime(1)));
     let mut slot = runtime.lock().unwrap();
