@@ -18,12 +18,15 @@ pub fn raise_descriptor_limit(connections: usize) -> Result<(), String> {
         return Ok(());
     }
     if let Some(hard) = limit.maximum.filter(|&hard| hard < needed) {
+        let fewer = match hard.saturating_sub(OTHER_DESCRIPTORS) {
+            0 => ".".into(),
+            most => format!(",\nor run with --connections {most}."),
+        };
         return Err(format!(
             "{connections} connections need {needed} open files in a process, and the hard limit \
-             is {hard}.\nEither raise it (as root: `ulimit -Hn {needed}` in this shell; for good: \
+             is {hard}.\nRaise it (as root: `ulimit -Hn {needed}` in this shell; for good: \
              `* hard nofile {needed}` in /etc/security/limits.conf and a new login; in a \
-             container: `--ulimit nofile={needed}`),\nor run with --connections {}.",
-            hard.saturating_sub(OTHER_DESCRIPTORS).max(1)
+             container: `--ulimit nofile={needed}`){fewer}"
         ));
     }
     let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
