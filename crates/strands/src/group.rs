@@ -52,7 +52,8 @@ use crate::time::{Deadline, Elapsed};
 
 /// Fibers whose results are taken as they end.
 ///
-/// It may be shared (`Arc<FiberGroup<T>>`), moved and used from fibers and plain threads alike, by several at once.
+/// It may be shared (`Arc<FiberGroup<T>>`), moved and used from fibers and plain threads alike, by several at once. Fibers run
+/// on the runtime of whoever spawns them, as by [`spawn`](crate::spawn).
 ///
 /// **Dropping it** cancels all fibers that run and waits until they have ended, their destructors included; results that nobody
 /// has taken are dropped. So a group on a frame ends before the frame does, also if that unwinds. A child that drops its own
@@ -234,7 +235,7 @@ impl<T> FiberGroup<T> {
     ///
     /// The result is as that of [`JoinHandle::join`](crate::thread::JoinHandle::join): a panic is an `Err` with its payload, a
     /// cancel one with [`Cancelled`](crate::cancel::Cancelled). Each is given once. Who is cancelled
-    /// while it waits here takes none.
+    /// while it waits here takes none. A child that waits here for its own group waits for its own end too.
     ///
     /// ```
     /// let group = strands::FiberGroup::new();

@@ -18,8 +18,8 @@
 //! stays, and so does the thread beneath it.
 //!
 //! **A scope ends after its children**, however its closure and its children end: by value,
-//! by panic or by a cancel. This is why children may borrow, as with `std::thread::scope`. The same
-//! holds for what [`Runtime::run`](crate::Runtime::run) and [`unblock`](crate::unblock) are given.
+//! by panic or by a cancel. This is why children may borrow, as with `std::thread::scope`, in a `try_scope` and in a
+//! `map`. The same holds for what [`Runtime::run`](crate::Runtime::run) and [`unblock`](crate::unblock) are given.
 //!
 //! **A fiber's own values stay while somebody can refer to them.** They are destroyed after its frames,
 //! on its own stack, and never move: see [`LocalKey`](crate::thread::LocalKey).

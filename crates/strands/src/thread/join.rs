@@ -62,7 +62,8 @@ impl<T> JoinHandle<T> {
     /// # Panics
     ///
     /// If a fiber joins itself, which would wait for ever. A fiber that is cancelled while it waits
-    /// unwinds, and what it waited for is detached.
+    /// unwinds, and what it waited for is detached. Who is asked to unwind, and would learn here only that the other was
+    /// cancelled, unwinds too.
     ///
     /// ```
     /// let handle = strands::spawn(|| -> i32 { std::panic::resume_unwind(Box::new(7)) });

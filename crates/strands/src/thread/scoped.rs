@@ -25,6 +25,8 @@ use crate::thread::{Result, Thread};
 ///   reach the fibers of a scope below them.
 /// - A child that was cancelled has not panicked.
 ///
+/// To have the first failure end the others there is [`try_scope`](crate::try_scope()).
+///
 /// # Panics
 ///
 /// `a scoped thread panicked`, if a child panicked and nobody took its payload by joining it.

@@ -37,6 +37,7 @@ use crate::thread::{Builder, Result, ScopedJoinHandle, Thread};
 /// - What ends the children takes as long as they take: a child that shields itself, swallows its cancel or computes runs to its
 ///   end, and so do destructors that wait. Its value or error does not count any more, a panic does.
 /// - Scopes nest: the failure of an inner one is its result, and that of the outer one cancels the inner one.
+/// - An error may borrow. What the children borrow is then taken to be borrowed for as long as the error is in use.
 /// - Where panics abort, nothing unwinds: a failed scope waits until its children and its closure end by themselves, but for their
 ///   I/O, which [fails](crate::cancel::cancel_as_error).
 ///
