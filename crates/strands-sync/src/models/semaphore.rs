@@ -115,15 +115,15 @@ fn closing_ends_all_waits() {
     });
 }
 
-/// Permits are taken away beside a grant: one of the two gets the permit.
+/// Permits are taken away beside a grant, of one that was free and one that is given back: nobody has one twice.
 #[test]
 fn a_permit_is_forgotten_or_granted() {
     model(3, || {
-        let semaphore = Arc::new(Semaphore::new(0));
+        let semaphore = Arc::new(Semaphore::new(1));
         let waiter = {
             let semaphore = semaphore.clone();
             thread::spawn(move || {
-                semaphore.acquire_deadline(passed()).map(|permit| permit.forget())
+                semaphore.acquire_many_deadline(2, passed()).map(|permit| permit.forget())
             })
         };
         let adder = {
@@ -131,9 +131,9 @@ fn a_permit_is_forgotten_or_granted() {
             thread::spawn(move || semaphore.add_permits(1))
         };
         let forgotten = semaphore.forget_permits(1);
-        let granted = usize::from(waiter.join().unwrap().is_ok());
+        let granted = 2 * usize::from(waiter.join().unwrap().is_ok());
         adder.join().unwrap();
-        assert_eq!(semaphore.available_permits() + forgotten + granted, 1);
+        assert_eq!(semaphore.available_permits() + forgotten + granted, 2);
     });
 }
 
