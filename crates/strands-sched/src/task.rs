@@ -677,26 +677,32 @@ impl<F: FnOnce() -> thread::Result<T>, T, P: Place> Task<F, T, P> {
         // keeps the task alive throughout.
         unsafe {
             let stage = (*task).stage.get();
-            let Stage::Fresh(f) = mem::replace(&mut *stage, Stage::Empty) else {
-                unreachable!("a fiber was run twice")
-            };
             let cancelled = (*task).header.cancel_requested();
-            let result = panic::catch_unwind(AssertUnwindSafe(move || {
+            // What may be large is moved from where it is to where it is used, and not once more: the stack is small.
+            let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+                let Stage::Fresh(f) = &*stage else { unreachable!("a fiber was run twice") };
+                let f = ptr::read(f);
+                stage.write(Stage::Empty);
                 if cancelled {
                     // As in one that unwinds; and whoever discards it may be asked himself.
                     cancel::uncancellable(|| drop(f));
-                    return Err(Cancelled::not_unwound());
+                    stage.write(Stage::Ended(Err(Cancelled::not_unwound())));
+                } else {
+                    stage.write(Stage::Ended(f()));
                 }
-                f()
             }));
             let header = &(*task).header;
             if fork::in_forked_child() {
                 header.locals.destroy();
-                fork::end_child(result.is_err());
+                fork::end_child(caught.is_err());
             }
-            let result = result.and_then(|result| result);
-            let mut unhandled = result.as_ref().err().map(|payload| Unhandled::by(&**payload));
-            stage.write(Stage::Ended(result));
+            if let Err(payload) = caught {
+                stage.write(Stage::Ended(Err(payload)));
+            }
+            let mut unhandled = match &*stage {
+                Stage::Ended(Err(payload)) => Some(Unhandled::by(&**payload)),
+                _ => None,
+            };
             // As std has it: a result that nobody wants goes first, then the fiber's locals, and only then is
             // the fiber seen to have ended.
             if header.joined.is_abandoned() {
@@ -725,10 +731,13 @@ impl<F: FnOnce() -> thread::Result<T>, T, P: Place> Task<F, T, P> {
     ///
     /// The stage is the fiber's own: the latch is not set, or was abandoned before, or nobody will look.
     unsafe fn drop_result(stage: *mut Stage<F, T>) -> Option<Unhandled> {
-        // SAFETY: the caller's promise.
-        let result = unsafe { mem::replace(&mut *stage, Stage::Empty) };
-        let drop = || cancel::uncancellable(|| drop(result));
-        let payload = panic::catch_unwind(AssertUnwindSafe(drop)).err()?;
+        // SAFETY: the caller's promise; what was dropped, or whose destructor unwound, is not there afterwards.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| unsafe {
+            cancel::uncancellable(|| ptr::drop_in_place(stage));
+        }));
+        // SAFETY: as above.
+        unsafe { stage.write(Stage::Empty) };
+        let payload = dropped.err()?;
         let how = Unhandled::by(&*payload);
         drop_payload(payload);
         Some(how)
@@ -741,10 +750,11 @@ impl<F: FnOnce() -> thread::Result<T>, T, P: Place> Task<F, T, P> {
         // SAFETY: the latch hands the stage to the holder of the handle.
         unsafe {
             let stage = (*header.cast::<Self>().as_ptr()).stage.get();
-            let Stage::Ended(result) = mem::replace(&mut *stage, Stage::Empty) else {
+            let Stage::Ended(result) = &*stage else {
                 unreachable!("a fiber's result was taken twice")
             };
-            out.cast::<thread::Result<T>>().write(result);
+            ptr::copy_nonoverlapping(result, out.cast(), 1);
+            stage.write(Stage::Empty);
         }
     }
 

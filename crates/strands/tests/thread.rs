@@ -23,6 +23,15 @@ fn joins_with_the_value() {
     });
 }
 
+/// On the default stack, unoptimised; a std thread with as large a stack takes as much.
+#[test]
+fn large_values_fit_the_stack_as_on_a_thread() {
+    const LARGE: usize = 20 * 1024;
+    let result = strands::spawn(|| std::hint::black_box([1u8; LARGE])).join().unwrap();
+    let captured = strands::spawn(move || result.iter().map(|&one| u32::from(one)).sum::<u32>());
+    assert_eq!(captured.join().unwrap(), LARGE as u32);
+}
+
 #[test]
 fn joins_with_the_payload() {
     from_everywhere(|| {
