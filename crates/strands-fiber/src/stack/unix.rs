@@ -163,10 +163,15 @@ unsafe fn advise(start: NonNull<u8>, bytes: usize, advice: Option<i32>) -> Resul
     }
 }
 
+/// Of the 128 TiB that most systems give a process, the half cannot be had in one piece.
+const LARGEST: u64 = 1 << 46;
+
 /// `OutOfMemory`, with the limit that was probably met and what to do about it.
 pub fn no_room(bytes: usize) -> io::Error {
     let limited = |resource| getrlimit(resource).current.is_some();
-    let cause = if limited(Resource::As) {
+    let cause = if bytes as u64 >= LARGEST {
+        "that is about as much as a process can address"
+    } else if limited(Resource::As) {
         "the process's address space is limited (RLIMIT_AS): raise the limit with `ulimit -v`"
     } else if limited(Resource::Data) {
         "the process's data is limited (RLIMIT_DATA): raise the limit with `ulimit -d`"
