@@ -219,11 +219,13 @@ fn select(triples: &[String]) -> Result<Vec<&'static Target>, String> {
 impl Target {
     fn summary(&self) -> String {
         match &self.how {
-            How::Test(test) => format!(
-                "tests run, {} left out, and most of {} crates",
-                test.left_out.len(),
-                test.crates_in_part.len()
-            ),
+            How::Test(Test { left_out, crates_in_part, .. }) => {
+                format!(
+                    "tests run, but for {} and parts of {} crates",
+                    left_out.len(),
+                    crates_in_part.len()
+                )
+            }
             How::Check => "all is checked, nothing runs".into(),
         }
     }

@@ -14,6 +14,7 @@ mod docs;
 mod layers;
 mod licences;
 mod mutants;
+mod overcommit;
 mod parity;
 mod readme;
 mod repeat;
@@ -104,6 +105,12 @@ const TASKS: &[Task] = &[
         arguments: "[CARGO TEST ARGUMENT…]",
         summary: "tell which lines the tests run, and list those that none does",
         run: |args| report(coverage::run(args)),
+    },
+    Task {
+        name: "overcommit",
+        arguments: "",
+        summary: "test a kernel that accounts for all memory: sets vm.overcommit_memory for seconds",
+        run: |args| report(no_arguments(args).and_then(|()| overcommit::run())),
     },
     Task {
         name: "cross",

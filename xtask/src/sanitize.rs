@@ -70,6 +70,7 @@ const SKIPPED: &[(Tool, &str, &str)] = &[
     (Address, "does_what_an_ordered_map_does", "slow"),
     (Address, "a_million", "slow; the same with fewer fibers is tested"),
     (Thread, "timer::tests::", "slow, and of one thread"),
+    (Thread, "large_values_fit_the_stack_as_on_a_thread", "its frames are larger"),
     (Valgrind, "walks::", ONE_MORE_FRAME),
     (Valgrind, "an_entry_finds_what_the_abi_promises", ONE_MORE_FRAME),
     (Valgrind, "a_switch_keeps_what_a_call_keeps", ONE_MORE_FRAME),

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use faults_support::{
-    EMULATED, NO_LOCK, NO_MADVISE_GUARD, NO_SECCOMP, NOT_ROOT, Rule, Supervisor, alone,
-    become_nobody, forbid, in_child, is_emulated, is_root, limit, skip, stack_calls,
+    EMULATED, NO_LOCK, NO_MADVISE_GUARD, NO_SECCOMP, NOT_ROOT, OVERCOMMITS, Rule, Supervisor,
+    alone, become_nobody, forbid, in_child, is_emulated, is_root, limit, skip, stack_calls,
 };
 use libc::{EINVAL, ENOMEM, ENOSYS, EPERM};
 use rustix::process::Resource;
@@ -396,7 +396,6 @@ fn address_space() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
-/// What `RLIMIT_AS` does to one process, strict overcommit does to all.
 #[test]
 fn limits_on_memory_are_errors_that_name_them() {
     const TEST: &str = "limits_on_memory_are_errors_that_name_them";
@@ -425,6 +424,31 @@ fn limits_on_memory_are_errors_that_name_them() {
             works(&runtime);
         }
         gate.open();
+        runtime.shutdown(None).unwrap();
+    });
+}
+
+/// `cargo xtask overcommit` makes the kernel do so.
+#[test]
+fn strict_accounting_is_an_error_that_names_it() {
+    const TEST: &str = "strict_accounting_is_an_error_that_names_it";
+    alone(TEST, || {
+        let mode = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap();
+        if mode.trim() != "2" {
+            return skip(TEST, OVERCOMMITS);
+        }
+        let runtime = runtime(2);
+        for _ in 0..3 {
+            let gate = Arc::new(Gate::default());
+            let mut accepted = Accepted::default();
+            let error = accepted.ask_until_refused(&[MIB as usize], &runtime, &gate);
+            is_out_of_memory(&error);
+            assert!(error.to_string().contains("vm.overcommit_memory"), "{error}");
+            assert!(accepted.0.len() > 100, "{} fit", accepted.0.len());
+            gate.open();
+            accepted.join();
+            works(&runtime);
+        }
         runtime.shutdown(None).unwrap();
     });
 }

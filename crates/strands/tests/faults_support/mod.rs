@@ -24,13 +24,14 @@ use libc::c_long;
 use crate::thread_common::{child, child_case, stress};
 
 /// The reasons for which a test of faults may be skipped.
-const SKIPS: [&str; 6] = [
+const SKIPS: [&str; 7] = [
     "this kernel lacks seccomp filters or their notifications (Linux 5.5)",
     "only root can become another user",
     "the user may have no other user's limits here",
     "memory cannot be locked here",
     "this kernel lacks guards by madvise (Linux 6.13)",
     "an emulator runs this program, and has limits, memory and threads of its own",
+    "this kernel overcommits memory (`cargo xtask overcommit` changes that for the test)",
 ];
 
 pub const NO_SECCOMP: &str = SKIPS[0];
@@ -39,6 +40,7 @@ pub const NO_LIMITS: &str = SKIPS[2];
 pub const NO_LOCK: &str = SKIPS[3];
 pub const NO_MADVISE_GUARD: &str = SKIPS[4];
 pub const EMULATED: &str = SKIPS[5];
+pub const OVERCOMMITS: &str = SKIPS[6];
 
 pub fn skip(test: &str, reason: &'static str) {
     assert!(SKIPS.contains(&reason));
