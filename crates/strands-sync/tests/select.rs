@@ -735,6 +735,26 @@ fn two_requests_of_one_select() {
     });
 }
 
+#[test]
+fn a_request_for_many_permits_waits_until_there_are_as_many() {
+    on_one_worker(|| {
+        let semaphore = Rc::new(Semaphore::new(0));
+        let theirs = semaphore.clone();
+        let fiber = Local::until_it_waits(move |about_to_wait| {
+            let two = theirs.select_acquire_many(2);
+            about_to_wait();
+            only(&two);
+            two.take().unwrap().unwrap().forget();
+        });
+        semaphore.add_permits(1);
+        let_others_run();
+        assert_eq!(semaphore.available_permits(), 1, "it has been taken for too few");
+        semaphore.add_permits(1);
+        fiber.join().unwrap();
+        assert_eq!(semaphore.available_permits(), 0);
+    });
+}
+
 /// The same beside others who come and go: no permit is lost, and nobody is left behind.
 #[test]
 fn two_requests_of_each_select_race() {

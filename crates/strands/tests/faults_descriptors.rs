@@ -77,6 +77,16 @@ fn whatever_needs_a_descriptor_says_so_and_goes_on_later() {
                     }
                 };
                 assert_eq!(select(), "time");
+                // More threads at once than there are wake descriptors left from before.
+                let all = std::sync::Barrier::new(8);
+                std::thread::scope(|scope| {
+                    for _ in 0..8 {
+                        scope.spawn(|| {
+                            all.wait();
+                            assert_eq!(select(), "time");
+                        });
+                    }
+                });
                 thread::scope(|scope| {
                     scope.spawn(|| (&open).write_all(b"!").unwrap());
                     while select() != "ready" {}

@@ -616,3 +616,27 @@ fn maps_race() {
         assert_eq!(begun.load(SeqCst), ended.load(SeqCst), "seed {seed}");
     }
 }
+
+#[test]
+fn a_group_without_a_limit_is_never_full() {
+    let group = FiberGroup::default();
+    for n in 0..100 {
+        assert!(group.try_spawn(move || n).is_ok());
+    }
+    let later = Instant::now() + FOR_EVER;
+    let next = || group.join_next_deadline(later).unwrap();
+    assert_eq!(std::iter::from_fn(next).map(Result::unwrap).sum::<u32>(), 4950);
+}
+
+#[test]
+fn groups_and_what_they_refuse_say_what_they_are() {
+    let group = FiberGroup::new().limit(2);
+    group.spawn(thread::park);
+    assert_eq!(format!("{group:?}"), "FiberGroup { running: 1, ended: 0, room: 1, .. }");
+    group.spawn(thread::park);
+    let refused = group.try_spawn(thread::park).unwrap_err();
+    assert_eq!(format!("{refused:?}"), "Full(..)");
+    assert_eq!(refused.to_string(), "as many fibers run as the group's limit allows");
+    let core = strands_sched::Group::<()>::default();
+    assert_eq!(format!("{core:?}"), "Group { running: 0, ended: 0 }");
+}

@@ -727,6 +727,11 @@ fn without_a_reactor_a_wait_is_an_error() {
     let runtime = strands_sched::Builder::new().workers(1).build().unwrap();
     let waited = runtime.run(SpawnOptions::default(), || kind(listen().0.accept())).unwrap();
     assert_eq!(waited, ErrorKind::Unsupported);
+    let selected = runtime.run(SpawnOptions::default(), || {
+        let (listener, _) = listen();
+        strands::select! { ready = readable(listener) => kind(ready) }
+    });
+    assert_eq!(selected.unwrap(), ErrorKind::Unsupported);
 }
 
 // As std's.
