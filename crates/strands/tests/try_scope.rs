@@ -18,29 +18,12 @@ use strands::sync::{
 use strands::thread::{self, Builder, sleep, yield_now};
 use strands::time::{Duration, Elapsed, Instant, interval, timeout};
 use strands::{FiberGroup, scope, try_scope};
-use thread_common::{from_everywhere, runtime, stress, text};
+use thread_common::{Counted, from_everywhere, runtime, stress, text};
 
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
 fn for_ever() {
     sleep(FOR_EVER);
-}
-
-/// Counts those that exist.
-#[derive(Clone)]
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Counted {
-        count.fetch_add(1, SeqCst);
-        Counted(count.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
-    }
 }
 
 #[test]
