@@ -14,6 +14,7 @@ use std::thread;
 use crate::cancel;
 use crate::children::{Children, Member};
 use crate::current;
+use crate::fork;
 use crate::frame::{self, Until};
 use crate::no_unwind::AbortOnUnwind;
 use crate::park::{Op, Outcome};
@@ -30,7 +31,7 @@ use crate::task::{Join, TaskRef};
 ///
 /// Goes on with the panic of `f`. If `f` returned, but a child panicked and nobody joined it:
 /// `a scoped thread panicked`. Who is asked to unwind while it waits for its children cancels
-/// them, and unwinds by that instead.
+/// them, and unwinds by that instead. In a [forked child](crate::in_forked_child), if there are children.
 ///
 /// ```
 /// use strands_sched::{Builder, ScopeFace, SpawnOptions, Spawner, scope};
@@ -156,8 +157,14 @@ where
 
 /// Waits until no child is left. What asks the owner to unwind meanwhile goes on to the children, which must
 /// have ended; so does the owner's own `failure`.
+///
+/// In a forked child, where they have no thread to run on, it panics instead.
+#[track_caller]
 fn wait(children: &Children, failure: bool) {
     static SCOPE: Op = Op("thread::scope");
+    if fork::in_forked_child() && children.count().0 > 0 {
+        fork::refuse();
+    }
     let lent = AbortOnUnwind("a panic would leave a frame that children borrow from");
     if failure {
         children.fail();
@@ -325,7 +332,7 @@ impl<'scope> Spawner<'scope, '_> {
     {
         // SAFETY: only `open` makes a spawner, for a 'scope that all callers must take as it
         // comes: what outlives it outlives the call of `open`, or is the face in its frame.
-        // `open` waits for these very children before it returns or unwinds.
+        // `open` waits for these very children before it returns or unwinds; a forked child has none to run.
         unsafe { spawn::spawn_unchecked(options, fallback, Member::of(self.children.clone()), f) }
     }
 

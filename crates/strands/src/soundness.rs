@@ -148,7 +148,7 @@
 //! taken, data that is there is read, [`unblock`](crate::unblock) does its work in place. What would have
 //! to wait says so instead of hanging: I/O, [`thread::Builder::spawn`](crate::thread::Builder::spawn)
 //! and [`runtime::Builder::build`](crate::runtime::Builder::build) with an error of kind
-//! `Unsupported`, all else (a lock, a channel, `join`, `sleep`, `park`, `spawn`) with a panic. With
+//! `Unsupported`, all else (a lock, a channel, `join`, `sleep`, `park`, `spawn`, the end of a scope) with a panic. With
 //! a time limit of zero, or on a non-blocking handle, there is nothing to wait for: these time out
 //! as anywhere. A
 //! runtime of the parent's that is dropped there is left alone. Nothing that the child does to its

@@ -4,11 +4,11 @@
 
 mod thread_common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{self, AssertUnwindSafe, resume_unwind};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -17,7 +17,7 @@ use std::time::Duration;
 use strands::net::{TcpListener, TcpStream};
 use strands::sync::{Condvar, Mutex, mpsc};
 use strands::thread::{self, Builder};
-use strands::{FiberGroup, Runtime, spawn, unblock};
+use strands::{FiberGroup, Runtime, spawn, try_scope, unblock};
 use thread_common::{child, child_case, errors, runtime, stress, text};
 
 /// Forks; in the child a hang is made an end by a signal.
@@ -312,6 +312,58 @@ fn a_runtime_first_started_in_the_child_works() {
     assert_eq!(far.read(&mut [0]).unwrap(), 1);
 }
 
+/// The children are in the parent: a scope cannot wait for them, and says so instead.
+fn a_scope_that_has_children_ends_by_a_panic() {
+    /// `scope` forks once, by what it is handed.
+    fn fork_amid(what: &str, scope: impl FnOnce(&dyn Fn() -> bool)) {
+        let child = Cell::new(-1);
+        let is_child = || {
+            child.set(fork());
+            child.get() == 0
+        };
+        let ended = panic::catch_unwind(AssertUnwindSafe(|| scope(&is_child)));
+        if child.get() == 0 {
+            let told = || panics(what, || ended.unwrap_or_else(|payload| resume_unwind(payload)));
+            let good = panic::catch_unwind(AssertUnwindSafe(told)).is_ok();
+            exit_at_once(if good { 0 } else { 1 });
+        }
+        ended.unwrap();
+        assert_eq!(outcome(child.get()), 0, "{what}");
+    }
+    let cases = || {
+        fork_amid("the end of a scope", |is_child| {
+            thread::scope(|scope| {
+                let waits = scope.spawn(thread::park);
+                is_child();
+                waits.thread().unpark();
+            });
+        });
+        fork_amid("the end of a scope whose closure panics", |is_child| {
+            thread::scope(|scope| {
+                let waits = scope.spawn(thread::park);
+                if is_child() {
+                    drop(waits.join());
+                } else {
+                    waits.thread().unpark();
+                }
+            });
+        });
+        fork_amid("the end of a scope that failed", |is_child| {
+            let failed = try_scope(|scope| {
+                scope.spawn(|| {
+                    thread::park();
+                    Ok(())
+                });
+                is_child();
+                Err::<(), _>("failed")
+            });
+            assert_eq!(failed, Err("failed"));
+        });
+    };
+    runtime(1).run(cases);
+    cases();
+}
+
 /// Forks at times when others hold locks.
 fn amid_contention() {
     let runtime = runtime(2);
@@ -407,6 +459,7 @@ const CASES: &[(&str, fn())] = &[
     ),
     ("a child's end is its process's", a_child_s_end_is_its_process_s),
     ("a runtime first started in the child works", a_runtime_first_started_in_the_child_works),
+    ("a scope that has children ends by a panic", a_scope_that_has_children_ends_by_a_panic),
     ("amid contention", amid_contention),
     ("a registered handle is the child's own", a_registered_handle_is_the_child_s_own),
 ];
