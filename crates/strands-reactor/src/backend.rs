@@ -107,6 +107,17 @@ fn cannot_make(what: &'static str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), SetUpError { what, error })
 }
 
+/// `error`, which came up when a descriptor was to be put into a backend's set.
+#[cold]
+pub(crate) fn cannot_watch(error: io::Error) -> io::Error {
+    match Errno::from_io_error(&error) {
+        // By itself it speaks of a device without space.
+        #[cfg(unix)]
+        Some(Errno::NOSPC) => cannot_make("a registration with a worker's reactor", error),
+        _ => error,
+    }
+}
+
 /// Keeps the system's error as its source.
 struct SetUpError {
     what: &'static str,
@@ -126,6 +137,11 @@ impl std::fmt::Display for SetUpError {
             Some(Errno::NFILE) => f.write_str(
                 "; the system has as many open files as it may: raise its limit (on Linux \
                  `sysctl fs.file-max`), or end what holds them",
+            ),
+            #[cfg(unix)]
+            Some(Errno::NOSPC) => f.write_str(
+                "; this user has as many registrations as he may: raise the limit (on Linux \
+                 `sysctl fs.epoll.max_user_watches`), or use fewer sockets or workers",
             ),
             _ => Ok(()),
         }

@@ -74,8 +74,7 @@ use std::time::Instant;
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use strands_sched::{Op, Outcome, error_or_unwind, fallible, with_current_task};
 
-use crate::backend::EDGES_STOP;
-use crate::backend::fork;
+use crate::backend::{EDGES_STOP, cannot_watch, fork};
 use crate::descriptor::Descriptor;
 use crate::reactor::{self, Reactor};
 use crate::slot::{self, Direction, Slot, State, Tag};
@@ -366,7 +365,7 @@ impl Source {
         let registered = state.is_registered(reactor);
         if !registered || EDGES_STOP {
             let registrar = reactor::with_local(Reactor::registrar_clone).ok_or_else(no_reactor)?;
-            registrar.add(self.tenancy.fd, slot.token(state))?;
+            registrar.add(self.tenancy.fd, slot.token(state)).map_err(cannot_watch)?;
             if !registered {
                 slot.add_registrar(state, reactor, &registrar);
             }

@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use faults_support::{alone, limit};
+use faults_support::{NO_SECCOMP, Supervisor, alone, calls, limit, skip};
 use rustix::process::Resource;
 use strands::net::{TcpListener, TcpStream, ToSocketAddrs};
 use strands::{Runtime, thread};
@@ -158,6 +158,32 @@ fn with_each_number_of_descriptors_left_it_is_done_or_it_is_emfile() {
                 }
             }
             assert!(failures >= 4, "it needs more than {failures}");
+        });
+    });
+}
+
+#[test]
+fn a_limit_on_watched_descriptors_is_an_error_that_names_it() {
+    const TEST: &str = "a_limit_on_watched_descriptors_is_an_error_that_names_it";
+    alone(TEST, || {
+        let adds = calls(libc::SYS_epoll_ctl).with(1, libc::EPOLL_CTL_ADD);
+        let Ok(supervisor) = Supervisor::of(&[adds]) else { return skip(TEST, NO_SECCOMP) };
+        let names_it = |error: io::Error| {
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+            assert!(error.to_string().contains("fs.epoll.max_user_watches"), "{error}");
+        };
+        supervisor.fail(.., libc::ENOSPC);
+        names_it(Runtime::new().unwrap_err());
+        supervisor.stop();
+        let runtime = Runtime::builder().workers(1).build().unwrap();
+        runtime.run(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            supervisor.fail(.., libc::ENOSPC);
+            names_it(listener.accept().unwrap_err());
+            names_it(strands::select!(ready = readable(listener) => ready.unwrap_err()));
+            supervisor.stop();
+            exchange(addr, &listener).unwrap();
         });
     });
 }

@@ -33,17 +33,28 @@ pub fn install() -> io::Result<()> {
             continue;
         }
         // Known before we take over: another thread may fault right then.
-        let before = set_action(signal, None)?;
+        let before = set_action(signal, None).map_err(no_handler)?;
         previous.store(Box::into_raw(Box::new(before)), Ordering::Release);
         let mut ours = before;
         ours.sa_sigaction = on_fault as *const () as usize;
         // The previous handler runs inside of ours, with the signals blocked that it asked for.
         let inherited = before.sa_flags & (libc::SA_NODEFER | libc::SA_RESTART);
         ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | inherited;
-        set_action(signal, Some(&ours))?;
+        set_action(signal, Some(&ours)).map_err(no_handler)?;
         *installed = true;
     }
     Ok(())
+}
+
+#[cold]
+fn no_handler(error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!(
+            "{error}. Likely cause: a filter of system calls; allow `rt_sigaction` for SIGSEGV and \
+             SIGBUS"
+        ),
+    )
 }
 
 /// Keeps the shared library that this code is in, if it is in one, from being unloaded.
@@ -202,6 +213,19 @@ struct Added {
 }
 
 pub fn ensure_alt_stack() -> io::Result<AltStack> {
+    make_alt_stack().map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!(
+                "cannot make the signal stack on which a thread reports stack overflows: {error}. \
+                 Likely cause: a limit on memory (`ulimit -v`) or on mappings (vm.max_map_count), \
+                 which can be raised, or a filter of system calls; allow `sigaltstack`"
+            ),
+        )
+    })
+}
+
+fn make_alt_stack() -> io::Result<AltStack> {
     let none = AltStack { added: None, not_send: PhantomData };
     if cfg!(miri) || exchange_alt_stack(None)?.ss_flags & libc::SS_DISABLE == 0 {
         return Ok(none);
