@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use common::{Kind, runtime, start, stress};
+use common::{Kind, Random, runtime, start, stress};
 use strands_sched::yield_now;
 use strands_sync::mpsc::{self, RecvTimeoutError, TryRecvError, channel, sync_channel};
 use strands_sync::{
@@ -63,24 +63,6 @@ where
         move |random| party(me, &shared, random)
     });
     (results, Arc::into_inner(shared).expect("all have ended"))
-}
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) as usize % limit
-    }
-
-    /// Often too little to wait, sometimes enough.
-    fn timeout(&mut self) -> Duration {
-        Duration::from_micros([0, 0, 1, 10, 100][self.below(5)])
-    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use common::{
-    Kind, Local, PAIRS, at, everywhere, let_others_run, on_one_worker, runtime, start, stress,
+    Kind, Local, PAIRS, Random, at, everywhere, let_others_run, on_one_worker, runtime, start,
+    stress,
 };
 use strands_sched::{
     Cancelled, Operation, Order, SpawnOptions, Timer, select, spawn_local, spawn_on, try_select,
@@ -21,6 +22,12 @@ use strands_sync::{Notify, Semaphore, broadcast, mpsc, oneshot, watch};
 fn only(operation: &dyn Operation) {
     let never = Timer::at(None);
     assert_eq!(select(&[&never, operation, &never], Order::Fair, None), Some(1));
+}
+
+/// The same, and then `take`.
+fn outcome<O: Operation, T>(operation: O, take: impl FnOnce(&O) -> T) -> T {
+    only(&operation);
+    take(&operation)
 }
 
 #[test]
@@ -140,9 +147,7 @@ fn waits_for_each_kind() {
         || {
             let (sender, receiver) = rendezvous();
             let wait = move || {
-                let recv = receiver.select_recv();
-                only(&recv);
-                assert_eq!(recv.take(), Some(Ok(1)));
+                assert_eq!(outcome(receiver.select_recv(), |recv| recv.take()), Some(Ok(1)));
             };
             setup(wait, move || sender.send(1).unwrap())
         },
@@ -151,9 +156,7 @@ fn waits_for_each_kind() {
             sender.send(1).unwrap();
             let second = receiver.clone();
             let wait = move || {
-                let send = sender.select_send(2);
-                only(&send);
-                assert_eq!(send.take(), Some(Ok(())));
+                assert_eq!(outcome(sender.select_send(2), |send| send.take()), Some(Ok(())));
                 assert_eq!(second.recv(), Ok(2));
             };
             setup(wait, move || assert_eq!(receiver.recv(), Ok(1)))
@@ -161,45 +164,38 @@ fn waits_for_each_kind() {
         || {
             let (sender, receiver) = mpsc::channel();
             let wait = move || {
-                let recv = receiver.select_recv();
-                only(&recv);
-                assert_eq!(recv.take(), Some(Ok(1)));
+                assert_eq!(outcome(receiver.select_recv(), |recv| recv.take()), Some(Ok(1)));
             };
             setup(wait, move || sender.send(1).unwrap())
         },
         || {
             let (sender, receiver) = mpsc::sync_channel(0);
             let wait = move || {
-                let send = sender.select_send(1);
-                only(&send);
-                assert_eq!(send.take(), Some(Ok(())));
+                assert_eq!(outcome(sender.select_send(1), |send| send.take()), Some(Ok(())));
             };
             setup(wait, move || assert_eq!(receiver.recv(), Ok(1)))
         },
         || {
             let (sender, mut receiver) = oneshot::channel();
             let wait = move || {
-                let recv = receiver.select_recv();
-                only(&recv);
-                assert_eq!(recv.take(), Some(Ok(1)));
+                assert_eq!(outcome(receiver.select_recv(), |recv| recv.take()), Some(Ok(1)));
             };
             setup(wait, move || sender.send(1).unwrap())
         },
         || {
             let (sender, mut receiver) = broadcast::channel(1);
             let wait = move || {
-                let recv = receiver.select_recv();
-                only(&recv);
-                assert_eq!(recv.take(), Some(Ok(1)));
+                assert_eq!(outcome(receiver.select_recv(), |recv| recv.take()), Some(Ok(1)));
             };
             setup(wait, move || assert_eq!(sender.send(1), Ok(1)))
         },
         || {
             let (sender, mut receiver) = watch::channel(0);
             let wait = move || {
-                let changed = receiver.select_changed();
-                only(&changed);
-                assert_eq!(changed.take(), Some(Ok(())));
+                assert_eq!(
+                    outcome(receiver.select_changed(), |changed| changed.take()),
+                    Some(Ok(()))
+                );
                 assert_eq!(*receiver.borrow(), 1);
             };
             setup(wait, move || sender.send(1).unwrap())
@@ -208,9 +204,7 @@ fn waits_for_each_kind() {
             let notify = Arc::new(Notify::new());
             let other = notify.clone();
             let wait = move || {
-                let notified = notify.select_notified();
-                only(&notified);
-                assert_eq!(notified.take(), Some(()));
+                assert_eq!(outcome(notify.select_notified(), |notified| notified.take()), Some(()));
             };
             setup(wait, move || other.notify_one())
         },
@@ -218,9 +212,8 @@ fn waits_for_each_kind() {
             let semaphore = Arc::new(Semaphore::new(1));
             let other = semaphore.clone();
             let wait = move || {
-                let acquire = semaphore.select_acquire_many(2);
-                only(&acquire);
-                assert_eq!(acquire.take().unwrap().unwrap().num_permits(), 2);
+                let permit = outcome(semaphore.select_acquire_many(2), |acquire| acquire.take());
+                assert_eq!(permit.unwrap().unwrap().num_permits(), 2);
             };
             setup(wait, move || other.add_permits(1))
         },
@@ -306,7 +299,6 @@ fn an_outcome_that_was_not_fetched_stays() {
     });
 }
 
-/// Of two that are always possible each is chosen half of the time, wherever they stand; biased, the first.
 #[test]
 fn a_closed_semaphore_gives_no_permits() {
     let semaphore = Semaphore::new(0);
@@ -377,6 +369,7 @@ fn a_sender_that_waits_for_the_end_lets_the_receiver_go() {
     }
 }
 
+/// Of two that are always possible each is chosen half of the time, wherever they stand; biased, the first.
 #[test]
 fn a_choice_by_lot_is_fair() {
     everywhere(|| {
@@ -511,18 +504,6 @@ fn an_operation_is_of_one_select_at_a_time() {
     });
 }
 
-/// A cheap generator of chances, from a seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
 /// What was sent and received, by number and sum.
 #[derive(Default)]
 struct Books {
@@ -547,7 +528,7 @@ impl Books {
 
 /// One party: each round it selects among receives of some channels and sends to others, mostly with a timeout.
 fn party(channels: &[(Sender<u64>, Receiver<u64>)], books: &Books, seed: u64, rounds: usize) {
-    let mut chance = Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random(seed);
     let receives: Vec<_> = channels.iter().map(|ends| ends.1.select_recv()).collect();
     let sends: Vec<_> = channels.iter().map(|ends| ends.0.select_send(0)).collect();
     sends.iter().for_each(|send| assert_eq!(send.replace(None), Some(0)));
@@ -564,12 +545,11 @@ fn party(channels: &[(Sender<u64>, Receiver<u64>)], books: &Books, seed: u64, ro
     };
     for round in 0..rounds {
         let message = seed << 32 | round as u64;
-        let count = channels.len() as u64;
         let mut operations: Vec<&dyn Operation> = Vec::new();
         let mut with_message = Vec::new();
-        for _ in 0..1 + chance.below(6) {
-            let channel = chance.below(count) as usize;
-            if chance.below(2) == 0 {
+        for _ in 0..1 + random.below(6) {
+            let channel = random.below(channels.len());
+            if random.below(2) == 0 {
                 operations.push(&receives[channel]);
             } else {
                 sends[channel].replace(Some(message));
@@ -577,9 +557,9 @@ fn party(channels: &[(Sender<u64>, Receiver<u64>)], books: &Books, seed: u64, ro
                 operations.push(&sends[channel]);
             }
         }
-        let order = if chance.below(4) == 0 { Order::Biased } else { Order::Fair };
-        let time = Duration::from_micros(chance.below(200));
-        let chosen = match chance.below(8) {
+        let order = if random.below(4) == 0 { Order::Biased } else { Order::Fair };
+        let time = Duration::from_micros(random.below(200) as u64);
+        let chosen = match random.below(8) {
             0 => try_select(&operations, order),
             1 => select(&operations, order, Some(Instant::now())),
             _ => select(&operations, order, Some(Instant::now() + time)),
@@ -628,10 +608,10 @@ fn nothing_is_lost_or_doubled_on_eight_channels() {
             .map(|i| {
                 let (channels, books) = (channels.clone(), books.clone());
                 let stranger = move || {
-                    let mut chance = Chance(seed * 1_000 + i + 1);
+                    let mut random = Random(seed * 1_000 + i);
                     loop {
-                        let (sender, receiver) = &channels[chance.below(8) as usize];
-                        if chance.below(2) == 0 {
+                        let (sender, receiver) = &channels[random.below(8)];
+                        if random.below(2) == 0 {
                             let message = i << 48;
                             let mut place = Some(message);
                             let send = sender.select_send(&mut place);
@@ -641,7 +621,8 @@ fn nothing_is_lost_or_doubled_on_eight_channels() {
                                 _ => books.receive(recv.take().unwrap().unwrap()),
                             }
                         } else {
-                            let time = Instant::now() + Duration::from_micros(chance.below(100));
+                            let time =
+                                Instant::now() + Duration::from_micros(random.below(100) as u64);
                             if let Ok(message) = receiver.recv_deadline(time) {
                                 books.receive(message);
                             }

@@ -23,7 +23,7 @@ use strands::sync::{
 use strands::thread::{self, Builder, Placement};
 use strands::time::{Deadline, Duration, Instant, timeout};
 use strands::{Runtime, unblock, yield_now};
-use thread_common::{runtime, stress};
+use thread_common::{Random, runtime, stress};
 
 /// One operation, for one round.
 trait Case: Send + Sync {
@@ -99,23 +99,10 @@ enum Who {
     Fiber(usize),
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-
-    /// Passes a little time, so that the two meet now here, now there.
-    fn dither(&mut self) {
-        for _ in 0..self.below(4) * self.below(1_500) {
-            std::hint::spin_loop();
-        }
+/// Passes a little time, so that the two meet now here, now there.
+fn dither(random: &mut Random) {
+    for _ in 0..random.below(4) * random.below(1_500) {
+        std::hint::spin_loop();
     }
 }
 
@@ -204,19 +191,19 @@ fn round(runtime: &Runtime, make: Make, ends: Ends, who: Who, random: &mut Rando
     let whose = [Who::Thread, Who::Fiber(0), Who::Fiber(1)][random.below(3) as usize];
     let is_first = random.below(2) == 0;
     let first = patient.take_if(|_| is_first).map(|patient| start(runtime, whose, patient));
-    random.dither();
+    dither(random);
     let (end, contender) = contend(runtime, &case, ends, who, random);
     let second = patient.map(|patient| start(runtime, whose, patient));
-    random.dither();
+    dither(random);
     match random.below(3) {
         0 => {
             end();
-            random.dither();
+            dither(random);
             case.provide();
         }
         _ => {
             case.provide();
-            random.dither();
+            dither(random);
             end();
         }
     }

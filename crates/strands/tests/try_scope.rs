@@ -18,7 +18,7 @@ use strands::sync::{
 use strands::thread::{self, Builder, sleep, yield_now};
 use strands::time::{Duration, Elapsed, Instant, interval, timeout};
 use strands::{FiberGroup, scope, try_scope};
-use thread_common::{Counted, from_everywhere, runtime, stress, text};
+use thread_common::{Counted, Random, from_everywhere, runtime, stress, text};
 
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
@@ -559,15 +559,9 @@ fn a_shutdown_ends_what_is_in_flight() {
 #[test]
 fn failures_race() {
     for seed in 0..100 * stress() as u64 {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        let mut random = |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % below
-        };
-        let plans: Vec<u64> = (0..20).map(|_| random(8)).collect();
-        let body = random(4);
+        let mut random = Random(seed);
+        let plans: Vec<u64> = (0..20).map(|_| random.below(8)).collect();
+        let body = random.below(4);
         let (ended, errors) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
         let in_fiber = || {
             let result = catch_unwind(AssertUnwindSafe(|| {

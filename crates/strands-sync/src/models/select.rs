@@ -17,12 +17,11 @@ fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
 
 type Ends = (Sender<usize>, Receiver<usize>);
 
-/// Receives from one, or sends to the other: what it received, or what it has left to send.
-fn receive_or_send(
-    receiver: &Receiver<usize>,
-    sender: &Sender<usize>,
-    message: usize,
-) -> Result<usize, Option<usize>> {
+/// What it received, or what it has left to send.
+type Done = Result<usize, Option<usize>>;
+
+/// Receives from one, or sends to the other.
+fn receive_or_send(receiver: &Receiver<usize>, sender: &Sender<usize>, message: usize) -> Done {
     let mut message = Some(message);
     let recv = receiver.select_recv();
     let chosen = {
@@ -40,6 +39,14 @@ fn receive_or_send(
     }
 }
 
+/// Of one who had 2 to send, and one who had 1.
+fn assert_that_one_message_passed(here: Done, there: Done) {
+    match (here, there) {
+        (Ok(1), Err(None)) | (Err(None), Ok(2)) => {}
+        outcomes => panic!("{outcomes:?}"),
+    }
+}
+
 /// Each wants to receive what the other sends, or to send what the other receives. One message passes.
 #[test]
 fn two_selects_cross() {
@@ -48,11 +55,7 @@ fn two_selects_cross() {
         let theirs = channels.clone();
         let other = thread::spawn(move || receive_or_send(&theirs[1].1, &theirs[0].0, 1));
         let here = receive_or_send(&channels[0].1, &channels[1].0, 2);
-        let there = other.join().unwrap();
-        match (here, there) {
-            (Ok(1), Err(None)) | (Err(None), Ok(2)) => {}
-            outcomes => panic!("{outcomes:?}"),
-        }
+        assert_that_one_message_passed(here, other.join().unwrap());
         for (sender, receiver) in &*channels {
             assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
             assert!(sender.try_send(3).is_err());
@@ -68,10 +71,7 @@ fn two_selects_meet_on_a_rendezvous() {
         let theirs = ends.clone();
         let other = thread::spawn(move || receive_or_send(&theirs.1, &theirs.0, 1));
         let here = receive_or_send(&ends.1, &ends.0, 2);
-        match (here, other.join().unwrap()) {
-            (Ok(1), Err(None)) | (Err(None), Ok(2)) => {}
-            outcomes => panic!("{outcomes:?}"),
-        }
+        assert_that_one_message_passed(here, other.join().unwrap());
     });
 }
 

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use strands_sched::{
     Builder, Placement, Runtime, Shared, SpawnOptions, spawn_local, spawn_on, yield_now,
@@ -19,6 +20,25 @@ pub fn at(worker: usize) -> SpawnOptions {
 /// How many times as large as by default.
 pub fn stress() -> usize {
     std::env::var("STRANDS_STRESS").map_or(1, |factor| factor.parse().unwrap())
+}
+
+/// Random numbers from a seed, so that a failure can be replayed: splitmix64.
+pub struct Random(pub u64);
+
+impl Random {
+    /// Less than `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) as usize % limit
+    }
+
+    /// Often too little to wait, sometimes enough.
+    pub fn timeout(&mut self) -> Duration {
+        Duration::from_micros([0, 1, 10, 50, 200][self.below(5)])
+    }
 }
 
 /// What runs a closure.

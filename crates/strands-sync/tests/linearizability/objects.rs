@@ -9,11 +9,12 @@ use strands_sync::mpsc::{
 use strands_sync::{Mutex, Notify, RwLock, Semaphore, channel, oneshot};
 
 use crate::checker::Model;
+use crate::common::Random;
 use crate::models::{
     Answered, Counted, Counter, Granted, Kept, OneShot, Passed, Permits, Queue, Rendezvous, Side,
     Told,
 };
-use crate::record::{Party, Random, check};
+use crate::record::{Party, check};
 use Passed::{Disconnected, Empty, Full, Received, Sent};
 
 /// Parties that do `each` operations.
@@ -120,7 +121,7 @@ fn senders_and_receivers(
         Box::new(party) as Party<Passed>
     });
     let mut parties: Vec<_> = receivers.chain(senders).collect();
-    let first = random.below(parties.len() as u64) as usize;
+    let first = random.below(parties.len());
     parties.rotate_left(first);
     parties
 }
@@ -197,7 +198,7 @@ fn mpsc_rendezvous() {
 }
 
 /// Parties that acquire up to `most` permits at a time, and release them.
-fn acquirers(permits: usize, most: u64) -> Vec<Party<Granted>> {
+fn acquirers(permits: usize, most: usize) -> Vec<Party<Granted>> {
     let semaphore = Arc::new(Semaphore::new(permits));
     (0..5)
         .map(|_| {

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use crate::checker::{Event, is_linearizable, shortest};
+use crate::common::Random;
 use crate::models::{Counted, Counter, Granted, Passed, Permits, Queue, Rendezvous, Side};
-use crate::record::{Party, Random, check, smallest_failure};
+use crate::record::{Party, check, smallest_failure};
 use Passed::{Disconnected, Empty, Full, Received, Sent};
 
 /// A history of (called, returned, what).

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
 
 use strands_sched::{Runtime, worker_index, yield_now};
 
 use crate::checker::{Event, Model, is_linearizable, shortest};
-use crate::common::{Kind, runtime, start, stress};
+use crate::common::{Kind, Random, runtime, start, stress};
 
 /// One who uses an object: does an operation and says which, with its result; `None` when it is done.
 pub type Party<Op> = Box<dyn FnMut(&mut Random) -> Option<Op> + Send>;
@@ -53,7 +52,7 @@ where
     let runtime = runtime(2);
     let mut failures = Vec::new();
     for seed in (first..).take(histories) {
-        let history = record(&runtime, seed, parties(&mut Random::new(seed)));
+        let history = record(&runtime, seed, parties(&mut Random(seed)));
         for model in models.iter().filter(|model| !is_linearizable(*model, &history)) {
             let history = shortest(model, &history);
             failures.push(Failure { seed, model: model.clone(), history });
@@ -75,7 +74,7 @@ fn record<Op: Send + 'static>(
             let (clock, to_come) = (clock.clone(), to_come.clone());
             let kind = [Kind::Fiber(0), Kind::Fiber(1), Kind::Thread][party % 3];
             start(runtime.shared(), kind, move || {
-                let mut random = Random::new(seed << 8 | party as u64);
+                let mut random = Random(seed << 8 | party as u64);
                 to_come.fetch_sub(1, SeqCst);
                 while to_come.load(SeqCst) > 0 {
                     yield_now(); // All at once, or there is little to see.
@@ -95,31 +94,4 @@ fn record<Op: Send + 'static>(
         })
         .collect();
     started.into_iter().flat_map(|join| join().unwrap()).collect()
-}
-
-/// splitmix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// Less than `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    /// Often too little to wait, sometimes enough.
-    pub fn timeout(&mut self) -> Duration {
-        Duration::from_micros([0, 1, 10, 50, 200][self.below(5) as usize])
-    }
 }
