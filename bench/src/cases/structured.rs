@@ -41,30 +41,8 @@ pub const CASES: &[Case] = &[
             (Peer::Go, |plan| super::go("cancel", plan)),
         ],
     },
-    Case {
-        name: "timeout/at-once",
-        title: "time limit around a call that returns at once",
-        rows: WALL,
-        plan: Plan::new(1, 0),
-        peers: &[
-            #[cfg(feature = "strands")]
-            (Peer::Strands, strands_timeout),
-            (Peer::Tokio, tokio_timeout),
-            (Peer::Go, |plan| super::go("timeout", plan)),
-        ],
-    },
-    Case {
-        name: "timeout/waits",
-        title: "time limit around a channel round trip",
-        rows: WALL,
-        plan: Plan::new(1, 1),
-        peers: &[
-            #[cfg(feature = "strands")]
-            (Peer::Strands, strands_timeout),
-            (Peer::Tokio, tokio_timeout),
-            (Peer::Go, |plan| super::go("timeout", plan)),
-        ],
-    },
+    timeout("timeout/at-once", "time limit around a call that returns at once", Plan::new(1, 0)),
+    timeout("timeout/waits", "time limit around a channel round trip", Plan::new(1, 1)),
 ];
 
 const fn scope(name: &'static str, title: &'static str, rows: &'static [Row], plan: Plan) -> Case {
@@ -79,6 +57,22 @@ const fn scope(name: &'static str, title: &'static str, rows: &'static [Row], pl
             (Peer::Tokio, tokio_scope),
             (Peer::Go, |plan| super::go("scope", plan)),
             (Peer::Threads, threads_scope),
+        ],
+    }
+}
+
+/// `plan.count` says how many channels the call waits for.
+const fn timeout(name: &'static str, title: &'static str, plan: Plan) -> Case {
+    Case {
+        name,
+        title,
+        rows: WALL,
+        plan,
+        peers: &[
+            #[cfg(feature = "strands")]
+            (Peer::Strands, strands_timeout),
+            (Peer::Tokio, tokio_timeout),
+            (Peer::Go, |plan| super::go("timeout", plan)),
         ],
     }
 }

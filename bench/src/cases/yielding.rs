@@ -9,50 +9,38 @@ use std::sync::{Arc, OnceLock};
 
 use super::{WALL, configure_may, spawn_thread, tokio_runtime};
 use crate::measure::{Figures, Stopwatch};
-use crate::{Case, Peer, Plan};
+use crate::{Case, Peer, Plan, Program};
 
 pub const CASES: &[Case] = &[
-    Case {
-        name: "yield/2",
-        title: "yield, 2 fibers, 1 worker",
-        rows: WALL,
-        plan: Plan::new(1, 2),
-        peers: &[
-            #[cfg(feature = "strands")]
-            (Peer::Strands, strands),
-            (Peer::May, may),
-            (Peer::Tokio, tokio),
-            (Peer::Go, |plan| super::go("yield", plan)),
-            (Peer::Threads, threads),
-        ],
-    },
-    Case {
-        name: "yield/1000",
-        title: "yield, 1,000 fibers",
-        rows: WALL,
-        plan: Plan::new(1, 1_000),
-        peers: &[
-            #[cfg(feature = "strands")]
-            (Peer::Strands, strands),
-            (Peer::May, may),
-            (Peer::Tokio, tokio),
-            (Peer::Go, |plan| super::go("yield", plan)),
-            (Peer::Threads, threads),
-        ],
-    },
-    Case {
-        name: "yield/100000",
-        title: "yield, 100,000 fibers",
-        rows: WALL,
-        plan: Plan::new(1, 100_000),
-        // may fails above 30,000 coroutines; so many threads are more than the machine allows.
-        peers: &[
-            #[cfg(feature = "strands")]
-            (Peer::Strands, strands),
-            (Peer::Tokio, tokio),
-            (Peer::Go, |plan| super::go("yield", plan)),
-        ],
-    },
+    case("yield/2", "yield, 2 fibers, 1 worker", Plan::new(1, 2), PEERS),
+    case("yield/1000", "yield, 1,000 fibers", Plan::new(1, 1_000), PEERS),
+    case("yield/100000", "yield, 100,000 fibers", Plan::new(1, 100_000), PEERS_OF_MANY),
+];
+
+const fn case(
+    name: &'static str,
+    title: &'static str,
+    plan: Plan,
+    peers: &'static [(Peer, Program)],
+) -> Case {
+    Case { name, title, rows: WALL, plan, peers }
+}
+
+const PEERS: &[(Peer, Program)] = &[
+    #[cfg(feature = "strands")]
+    (Peer::Strands, strands),
+    (Peer::May, may),
+    (Peer::Tokio, tokio),
+    (Peer::Go, |plan| super::go("yield", plan)),
+    (Peer::Threads, threads),
+];
+
+/// may fails above 30,000 coroutines; so many threads are more than the machine allows.
+const PEERS_OF_MANY: &[(Peer, Program)] = &[
+    #[cfg(feature = "strands")]
+    (Peer::Strands, strands),
+    (Peer::Tokio, tokio),
+    (Peer::Go, |plan| super::go("yield", plan)),
 ];
 
 /// What the fibers of one measurement share.
