@@ -1,36 +1,14 @@
 //! A select of sockets allocates nothing, on a fiber and on a plain thread.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../strands-sched/tests/counting/mod.rs"]
+mod counting;
+
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use counting::allocations;
 use strands_reactor::{Backend, Direction, Source, driver_factory};
 use strands_sched::{Builder, Operation, Order, SpawnOptions, select};
-
-/// Counts what each thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: what is asked of it is asked of `System`; the count is a constant-initialized word without a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 #[test]
 fn a_select_of_sockets_allocates_nothing() {
@@ -45,9 +23,7 @@ fn a_select_of_sockets_allocates_nothing() {
         };
         // Here they are registered, and lists grow: long enough to try all of them, and still to wait.
         wait(100);
-        let before = ALLOCATIONS.get();
-        (0..10).for_each(|_| wait(1));
-        assert_eq!(ALLOCATIONS.get() - before, 0);
+        assert_eq!(allocations(|| (0..10).for_each(|_| wait(1))), 0);
     };
     wait_in_vain();
     let runtime = Builder::new().workers(1).driver(driver_factory(Backend::Auto)).build().unwrap();

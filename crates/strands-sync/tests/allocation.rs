@@ -1,8 +1,9 @@
 //! A waiter costs no allocation, whatever it waits for, and whether it is woken or gives up.
 
 mod common;
+#[path = "../../strands-sched/tests/counting/mod.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,36 +15,10 @@ use strands_sync::{
     oneshot, watch,
 };
 
-/// Counts what each thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: what is asked of it is asked of `System`; the count is a constant-initialized word without a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
 /// Does `operate` again and again; what the last time allocated. Before that buffers grow to their size.
 fn allocations(mut operate: impl FnMut()) -> usize {
     (0..20).for_each(|_| operate());
-    let before = ALLOCATIONS.get();
-    operate();
-    ALLOCATIONS.get() - before
+    counting::allocations(operate)
 }
 
 const SOON: Duration = Duration::from_micros(50);
@@ -113,9 +88,7 @@ fn allocations_with(wake: impl Fn() + 'static, mut wait: impl FnMut()) {
     });
     // So often that the worker has done all that it does now and then, such as to look whether old fibers were left.
     (0..20).for_each(|_| wait());
-    let before = ALLOCATIONS.get();
-    (0..2_000).for_each(|_| wait());
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(counting::allocations(|| (0..2_000).for_each(|_| wait())), 0);
     is_over.set(true);
     other.join().unwrap();
 }
@@ -204,8 +177,6 @@ fn waking_many_allocates_nothing() {
             std::thread::yield_now();
         }
         *waiting.lock().unwrap() = 0;
-        let before = ALLOCATIONS.get();
-        changed.notify_all();
-        assert_eq!(ALLOCATIONS.get(), before);
+        assert_eq!(counting::allocations(|| changed.notify_all()), 0);
     });
 }
