@@ -19,4 +19,4 @@ pub use op::{First, Limit, Request};
 pub use reactor::{Backend, driver_factory};
 pub use select::ReadyOperation;
 pub use slot::Direction;
-pub use source::{Source, closed_error};
+pub use source::Source;

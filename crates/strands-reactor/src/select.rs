@@ -156,6 +156,7 @@ unsafe impl Operation for ReadyOperation<'_> {
         }
         ready
     }
+
     fn as_io(&self) -> Option<&dyn IoOperation> {
         Some(self)
     }

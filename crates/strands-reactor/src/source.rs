@@ -124,13 +124,9 @@ impl Drop for Tenancy {
     }
 }
 
-/// The error of operations on a handle that was closed: of kind `NotConnected`.
-///
-/// ```
-/// assert_eq!(strands_reactor::closed_error().kind(), std::io::ErrorKind::NotConnected);
-/// ```
+/// The error of operations on a handle that was closed.
 #[cold]
-pub fn closed_error() -> io::Error {
+pub(crate) fn closed_error() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the handle was closed")
 }
 
@@ -233,7 +229,7 @@ impl Source {
             locked.wake_all(|_| true);
             locked.threads.clone()
         };
-        thread_wait::ring_all(&threads);
+        threads.iter().for_each(|thread| thread.raise());
         self.fd.close_early();
     }
 

@@ -191,8 +191,3 @@ pub(crate) fn wait_for_any(wait: &ThreadWait<'_>) -> Outcome {
     }
     outcome
 }
-
-/// Rings the plain threads that wait at a source which has been marked as closed.
-pub(crate) fn ring_all(threads: &[Arc<WakeFd>]) {
-    threads.iter().for_each(|fd| fd.raise());
-}
