@@ -1,8 +1,8 @@
 //! The shape of an I/O operation: try, enrol, park, retry.
 //!
 //! An operation is a closure that makes one system call that does not block. [`Source::perform`]
-//! runs it, and waits while it answers `EAGAIN`. What the closure returns else, an error
-//! included, is the operation's result. So a cancel, which is delivered only while the fiber
+//! runs it, and waits while it answers `EAGAIN`; after `EINTR` it runs it again at once. What the closure returns
+//! else, an error included, is the operation's result. So a cancel, which is delivered only while the fiber
 //! waits (or before the first try), never hits an operation that had an effect; and an operation
 //! that could be done at once is done at once, whatever its time limit.
 //!
@@ -13,7 +13,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::fd::BorrowedFd;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use strands_sched::{Op, Outcome, charge_fallible, now};
 
 use crate::backend::fork;
@@ -25,7 +25,7 @@ use crate::source::{Source, closed_error};
 /// ```
 /// use std::io::ErrorKind;
 /// use std::time::Duration;
-/// use rustix::io::Errno;
+/// use rustix::io::{Errno, retry_on_intr};
 /// use strands_reactor::{Direction, First, Limit, Request, Source};
 /// use strands_sched::Op;
 ///
@@ -53,7 +53,7 @@ pub enum Limit {
 /// What an operation does before it waits.
 ///
 /// ```
-/// use rustix::io::Errno;
+/// use rustix::io::{Errno, retry_on_intr};
 /// use strands_reactor::{Direction, First, Limit, Request, Source};
 /// use strands_sched::Op;
 ///
@@ -159,6 +159,7 @@ impl Source {
         request: &Request,
         mut attempt: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
     ) -> io::Result<T> {
+        let mut attempt = |fd: BorrowedFd<'_>| retry_on_intr(|| attempt(fd));
         let forked = fork::in_child();
         if !forked {
             // Here it can be cancelled, and others can run: nothing has happened yet.

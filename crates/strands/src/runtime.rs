@@ -23,6 +23,8 @@
 //! | memory for stacks (`ulimit -v`, `ulimit -d`, `ulimit -l`, `vm.max_map_count`) | [`thread::Builder::spawn`](crate::thread::Builder::spawn) gives `OutOfMemory`, with the limit that was probably met; [`spawn`](crate::spawn()) panics, as std's. Accepted fibers take the next stack that is released, or start when there is room again. If none of them holds a stack, standard error says which wait. |
 //! | guards by `madvise` (before Linux 6.13, in locked memory, by a filter) | They are made by `mprotect`: two of the `vm.max_map_count` mappings a stack. |
 //! | file descriptors (`ulimit -n`, `fs.file-max`) | A runtime, which needs up to three a worker, does not start; `connect`, `accept`, `bind` and `try_clone` give the system's error. What is open goes on: waiting needs none. |
+//! | registrations with epoll (`fs.epoll.max_user_watches`) | A runtime does not start; an operation that has to wait on a socket gives the system's error, `StorageFull`, with the limit. |
+//! | `rt_sigaction`, `sigaltstack` (by a filter) | A runtime does not start: it could not report stack overflows. |
 //! | threads (`ulimit -u`, a container's `pids.max`) | A runtime does not start: the error has the kind that std gives, `WouldBlock`. What is given to [`unblock`](crate::unblock) waits for a pool thread that there is or, if there is none, holds up its worker. |
 //! | `epoll_pwait2` (before Linux 5.11, by a filter) | Workers sleep for whole milliseconds, rounded up. |
 //!

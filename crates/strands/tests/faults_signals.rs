@@ -10,8 +10,9 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use faults_support::{EMULATED, alone, is_emulated, skip};
+use faults_support::{EMULATED, NO_SECCOMP, Supervisor, alone, calls, is_emulated, skip};
 use strands::net::{TcpListener, TcpStream};
+use strands::runtime::Backend;
 use strands::sync::{Condvar, Mutex, mpsc};
 use strands::{Runtime, thread};
 use thread_common::{child, child_case, stress};
@@ -243,6 +244,31 @@ fn a_process_that_is_stopped_and_continued_goes_on() {
     drop(busy.stdin.take());
     assert!(lines.any(|line| line.contains("1 passed")), "the child has failed");
     assert!(busy.wait().unwrap().success());
+}
+
+/// A filter may answer so where the kernel by itself would not.
+#[test]
+fn a_call_that_was_interrupted_is_made_again() {
+    const TEST: &str = "a_call_that_was_interrupted_is_made_again";
+    alone(TEST, || {
+        let wakes = calls(libc::SYS_write).with(2, 8);
+        let sockets = [libc::SYS_accept4, libc::SYS_recvfrom, libc::SYS_sendto].map(calls);
+        let [accept, receive, send] = sockets;
+        let Ok(supervisor) = Supervisor::of(&[wakes, accept, receive, send]) else {
+            return skip(TEST, NO_SECCOMP);
+        };
+        for backend in [Backend::Epoll, Backend::Mio] {
+            let runtime = Runtime::builder().workers(2).backend(backend).build().unwrap();
+            for nth in 1..=20 {
+                supervisor.fail(nth..=nth, libc::EINTR);
+                runtime.run(|| sums(4));
+                assert_eq!(supervisor.failed(), 1);
+                supervisor.fail(nth..=nth, libc::EINTR);
+                sums(4);
+                assert_eq!(supervisor.failed(), 1);
+            }
+        }
+    });
 }
 
 /// As in a process whose `main` is not Rust's, which ignores the signal.

@@ -131,8 +131,10 @@ impl DriverWaker for Alarm {
         if fork::in_child() {
             return; // It is the parent's.
         }
-        if let Err(error) = self.0.wake() {
-            fatal(&error);
+        while let Err(error) = self.0.wake() {
+            if error.kind() != io::ErrorKind::Interrupted {
+                fatal(&error);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 pub(super) struct Signal(OwnedFd);
@@ -16,7 +17,7 @@ impl Signal {
 
     pub(super) fn raise(&self) {
         // It fails only when the counter is at its end; then it is readable anyway.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        let _ = retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes()));
     }
 
     pub(super) fn drain(&self) {

@@ -24,7 +24,7 @@ impl Signal {
 
     pub(super) fn raise(&self) {
         // It fails only when the buffer is full; then the other end is readable anyway.
-        let _ = (&self.sender).write(&[1]);
+        let _ = (&self.sender).write_all(&[1]);
     }
 
     pub(super) fn drain(&self) {
