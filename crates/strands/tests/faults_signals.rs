@@ -252,9 +252,9 @@ fn a_call_that_was_interrupted_is_made_again() {
     const TEST: &str = "a_call_that_was_interrupted_is_made_again";
     alone(TEST, || {
         let wakes = calls(libc::SYS_write).with(2, 8);
-        let sockets = [libc::SYS_accept4, libc::SYS_recvfrom, libc::SYS_sendto].map(calls);
-        let [accept, receive, send] = sockets;
-        let Ok(supervisor) = Supervisor::of(&[wakes, accept, receive, send]) else {
+        let [connect, accept] = [libc::SYS_connect, libc::SYS_accept4].map(calls);
+        let [receive, send] = [libc::SYS_recvfrom, libc::SYS_sendto].map(calls);
+        let Ok(supervisor) = Supervisor::of(&[wakes, connect, accept, receive, send]) else {
             return skip(TEST, NO_SECCOMP);
         };
         for backend in [Backend::Epoll, Backend::Mio] {

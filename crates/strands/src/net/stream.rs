@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, sockopt};
 use strands_reactor::{Direction, First, Limit, ReadyOperation, Request, Source};
 use strands_sched::Op;
@@ -104,8 +104,9 @@ impl TcpStream {
         static CONNECT: Op = Op("TcpStream::connect");
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let stream = TcpStream::new(socket::stream(family)?);
-        match rustix::net::connect(stream.source(), addr) {
-            Ok(()) => {}
+        // One that was interrupted may be under way, or made: the second call tells.
+        match retry_on_intr(|| rustix::net::connect(stream.source(), addr)) {
+            Ok(()) | Err(Errno::ISCONN) => {}
             Err(error) if socket::is_connecting(error) => {
                 let direction = Direction::Write;
                 let request = Request { op: &CONNECT, direction, limit, first: First::Wait };

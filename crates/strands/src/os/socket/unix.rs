@@ -16,7 +16,7 @@ pub(crate) fn is_nonblocking(fd: &OwnedFd) -> bool {
 }
 
 pub(crate) fn is_connecting(error: Errno) -> bool {
-    matches!(error, Errno::INPROGRESS | Errno::INTR)
+    matches!(error, Errno::INPROGRESS | Errno::ALREADY)
 }
 
 pub(crate) fn receive_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
