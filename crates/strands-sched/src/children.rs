@@ -119,7 +119,8 @@ impl Children {
     /// It is a member of these, and cannot run yet.
     pub(crate) unsafe fn begins(&self, child: &TaskRef) {
         let mut kin = self.line.lock();
-        if kin.all_cancelled {
+        // Who spawns it may have seen a failure whose cancel is still on its way.
+        if kin.all_cancelled || self.has_failed() {
             child.cancel();
         }
         kin.running += 1;

@@ -62,6 +62,21 @@ fn a_child_is_cancelled_whenever_it_begins() {
     });
 }
 
+#[test]
+fn a_child_of_who_saw_the_failure_does_not_start() {
+    all(|| {
+        let children = Children::of_scope();
+        let its = children.clone();
+        let fails = thread::spawn(move || its.fail());
+        if children.has_failed() {
+            let child = child_of(&children);
+            assert!(child.cancel_requested());
+            run(child, || ()).join().unwrap();
+        }
+        fails.join().unwrap();
+    });
+}
+
 /// Waits for what never comes, so a failure that is not told shows as a deadlock.
 #[test]
 fn a_failure_ends_a_wait_of_the_owner() {
