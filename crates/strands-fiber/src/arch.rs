@@ -17,6 +17,7 @@
 //! | `Context::start(&mut self, top, stack, entry)` | make the first switch to it call `entry(arg)` on `stack`, below `top`, with the ABI's initial floating-point control word |
 //! | `Context::stack_pointer(&self)` | the saved stack pointer, for prefetching and for debuggers; null where there is none |
 //! | `unsafe fn switch<F>(save, load, arg) -> (Word, *mut Context)` | save the running party in `save`, go on in `load`; returns, in the party that goes on, the `arg` it was handed and its `save` |
+//! | `unsafe fn Context::walk(&self, visit)` | call `visit` with each return address of a suspended party, the innermost first, until it says `false`; with none where that cannot be done |
 //! | `Context::adopt_float_control(&mut self)` | make an [`Exit`] to this context, which a sharing switch has saved, leave the control words as they are |
 //! | `fn prefetch(address)` | hint that the line at `address` is about to be used |
 //!

@@ -95,6 +95,16 @@ impl Context {
         self.isa.stack_pointer()
     }
 
+    /// The party's return addresses.
+    ///
+    /// # Safety
+    ///
+    /// As for the ISA.
+    pub unsafe fn walk(&self, visit: &mut dyn FnMut(usize) -> bool) {
+        // SAFETY: the caller's promise.
+        unsafe { self.isa.walk(visit) }
+    }
+
     /// As for the ISA: `first` leaves by a switch that loads what an [`Exit`] would.
     pub fn adopt_float_control(&mut self) {
         self.isa.adopt_float_control();

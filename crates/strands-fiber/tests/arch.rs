@@ -648,3 +648,53 @@ mod windows {
         }
     }
 }
+
+/// Suspends below `depth` frames of its own, and ends when it is resumed.
+#[inline(never)]
+fn descend(pair: *mut Pair, depth: usize) -> usize {
+    if depth > 0 {
+        return black_box(descend(pair, depth - 1)) + 1;
+    }
+    // SAFETY: as in `add_up`.
+    unsafe { switch(&raw mut (*pair).other, &raw const (*pair).main, Word::uninit()) };
+    0
+}
+
+unsafe extern "C" fn descend_and_end(arg: Word) -> Exit {
+    // SAFETY: the first switch hands over the pair.
+    let pair = unsafe { arg.assume_init() }.cast::<Pair>();
+    let depth = black_box(descend(pair, 20));
+    // SAFETY: as in `add_up`.
+    Exit { next: unsafe { &raw const (*pair).main }, arg: word(depth) }
+}
+
+#[test]
+#[cfg_attr(strands_backend = "thread", ignore = "the stack is a thread's")]
+fn a_suspended_stack_is_walked_from_outside() {
+    let stack = Stack::new(STACK_BYTES).unwrap();
+    let mut pair = Pair::new();
+    let pair = &raw mut pair;
+    // SAFETY: the stack and the pair outlive the party, which ends here; it is suspended while it
+    // is walked.
+    unsafe {
+        (*pair).other.start(stack.top(), &stack, descend_and_end);
+        switch(&raw mut (*pair).main, &raw const (*pair).other, Word::new(pair.cast()));
+        let walk = |most: usize| {
+            let mut addresses = Vec::new();
+            (*pair).other.walk(&mut |address| {
+                addresses.push(address);
+                addresses.len() < most
+            });
+            addresses
+        };
+        let all = walk(100);
+        // 21 of `descend`, the entry, perhaps `begin` and what a sanitizer has in between.
+        assert!((22..26).contains(&all.len()), "{} addresses: {all:x?}", all.len());
+        let returns_to_descend = all[2];
+        assert_eq!(all.iter().filter(|&&a| a == returns_to_descend).count(), 20, "{all:x?}");
+        assert_eq!(walk(5), all[..5]);
+        assert_eq!(walk(1), all[..1]);
+        let depth = switch(&raw mut (*pair).main, &raw const (*pair).other, Word::uninit());
+        assert_eq!(number(depth), 20, "it goes on as if nobody had looked");
+    }
+}

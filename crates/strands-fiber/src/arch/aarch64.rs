@@ -30,6 +30,7 @@
 //!   its `sp` as well.
 
 use core::arch::{asm, naked_asm};
+use core::ffi::c_int;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
@@ -78,6 +79,20 @@ impl Context {
     #[inline(always)]
     pub fn stack_pointer(&self) -> *const u8 {
         self.sp as *const u8
+    }
+
+    /// Calls `visit` with where the party will go on, then with each return address on its stack, the
+    /// innermost first, down to its entry or until `visit` says `false`.
+    ///
+    /// It reads the stack by the unwind tables and runs on the caller's. `visit` must not unwind.
+    ///
+    /// # Safety
+    ///
+    /// A `switch` has saved this context, and nobody has switched to it since, nor does meanwhile.
+    pub unsafe fn walk(&self, visit: &mut dyn FnMut(usize) -> bool) {
+        let mut steps = Steps { visit, is_first: true };
+        // SAFETY: the caller's promise; `steps` outlives the call, and `step` takes it as what it is.
+        unsafe { walk_from(self, step, (&raw mut steps).cast()) };
     }
 
     /// Nothing to do: a switch keeps FPCR, whether it is shared or not.
@@ -176,6 +191,78 @@ unsafe extern "C" fn begin() {
         FP = const offset_of!(Context, fp),
         FPCR = const offset_of!(Context, fpcr),
     )
+}
+
+/// Walks the stack of `context`: its caller's frame is, by what the unwind table here says, the frame
+/// that the context was saved in.
+///
+/// The table is written by hand: the frame before has as `sp` (the CFA), `pc`, `x29` and `x19` what the
+/// context has, found through `x19`, which here holds its address. (In the bytes: 0x0f says that an
+/// expression gives the CFA, 0x10 that one gives where a register was saved; then a length; 0x83 is
+/// "x19 plus", and 0x06 reads memory.)
+#[unsafe(naked)]
+unsafe extern "C" fn walk_from(context: *const Context, step: Step, steps: *mut ()) {
+    naked_asm!(
+        ".cfi_startproc",
+        "hint #34", // bti c
+        "stp x29, x30, [sp, #-32]!",
+        ".cfi_def_cfa_offset 32",
+        ".cfi_offset x29, -32",
+        ".cfi_offset x30, -24",
+        "str x19, [sp, #16]",
+        ".cfi_offset x19, -16",
+        "mov x19, x0",
+        "mov x0, x1",
+        "mov x1, x2",
+        ".cfi_remember_state",
+        ".cfi_escape 0x0f, 3, 0x83, {SP}, 0x06",
+        ".cfi_escape 0x10, 30, 2, 0x83, {PC}",
+        ".cfi_escape 0x10, 29, 2, 0x83, {FP}",
+        ".cfi_escape 0x10, 19, 2, 0x83, {X19}",
+        "bl {unwind}",
+        "nop",
+        ".cfi_restore_state",
+        "ldr x19, [sp, #16]",
+        "ldp x29, x30, [sp], #32",
+        "ret",
+        ".cfi_endproc",
+        SP = const offset_of!(Context, sp),
+        PC = const offset_of!(Context, pc),
+        FP = const offset_of!(Context, fp),
+        X19 = const offset_of!(Context, x19),
+        unwind = sym _Unwind_Backtrace,
+    )
+}
+
+// In `walk_from` each offset is one byte of a signed LEB128.
+const _: () = assert!(size_of::<Context>() < 64);
+
+/// What `step` needs between two frames.
+struct Steps<'a> {
+    visit: &'a mut dyn FnMut(usize) -> bool,
+    is_first: bool,
+}
+
+/// Called by the unwinder with each frame.
+unsafe extern "C" fn step(frame: *mut Frame, steps: *mut ()) -> c_int {
+    const GO_ON: c_int = 0;
+    const STOP: c_int = 5; // _URC_END_OF_STACK
+    // SAFETY: `walk` handed `steps` to the unwinder, which hands it on, with a frame of its own.
+    let (steps, address) = unsafe { (&mut *steps.cast::<Steps<'_>>(), _Unwind_GetIP(frame)) };
+    // The first is `walk_from`. The last may be `begin`, whose own return address is none.
+    let is_first = core::mem::replace(&mut steps.is_first, false);
+    if is_first || (address != 0 && (steps.visit)(address)) { GO_ON } else { STOP }
+}
+
+/// The unwinder's view of one frame.
+enum Frame {}
+
+type Step = unsafe extern "C" fn(frame: *mut Frame, steps: *mut ()) -> c_int;
+
+// Of the unwinder that std links: libgcc or LLVM's libunwind.
+unsafe extern "C" {
+    fn _Unwind_Backtrace(step: Step, steps: *mut ()) -> c_int;
+    fn _Unwind_GetIP(frame: *mut Frame) -> usize;
 }
 
 // `begin` finds an Exit in x0 and x1, and pairs are loaded and stored at once.

@@ -77,6 +77,13 @@ impl Context {
         std::ptr::null()
     }
 
+    /// Nothing to see: the party's stack is its thread's.
+    ///
+    /// # Safety
+    ///
+    /// None is needed here; as for the ISA backends.
+    pub unsafe fn walk(&self, _visit: &mut dyn FnMut(usize) -> bool) {}
+
     /// Nothing to do: each thread has control words of its own.
     pub fn adopt_float_control(&mut self) {}
 }

@@ -20,6 +20,7 @@
 //! and 3.2.3: `rbx`, `rsp`, `rbp`, `r12`-`r15`, the control bits of MXCSR, the x87 control word.
 
 use core::arch::{asm, naked_asm};
+use core::ffi::c_int;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
@@ -72,6 +73,20 @@ impl Context {
     #[inline(always)]
     pub fn stack_pointer(&self) -> *const u8 {
         self.sp as *const u8
+    }
+
+    /// Calls `visit` with where the party will go on, then with each return address on its stack, the
+    /// innermost first, down to its entry or until `visit` says `false`.
+    ///
+    /// It reads the stack by the unwind tables and runs on the caller's. `visit` must not unwind.
+    ///
+    /// # Safety
+    ///
+    /// A `switch` has saved this context, and nobody has switched to it since, nor does meanwhile.
+    pub unsafe fn walk(&self, visit: &mut dyn FnMut(usize) -> bool) {
+        let mut steps = Steps { visit, is_first: true };
+        // SAFETY: the caller's promise; `steps` outlives the call, and `step` takes it as what it is.
+        unsafe { walk_from(self, step, (&raw mut steps).cast()) };
     }
 
     /// Makes the control words that are in force those that an [`Exit`] to this context loads.
@@ -195,6 +210,75 @@ unsafe extern "C" fn begin() {
         MXCSR = const offset_of!(Context, mxcsr),
         X87 = const offset_of!(Context, x87_control),
     )
+}
+
+/// Walks the stack of `context`: its caller's frame is, by what the unwind table here says, the frame
+/// that the context was saved in.
+///
+/// The table is written by hand: the frame before has as `rsp` (the CFA), `rip`, `rbp` and `rbx` what
+/// the context has, found through `rbx`, which here holds its address. (In the bytes: 0x0f says that
+/// an expression gives the CFA, 0x10 that one gives where a register was saved; then a length; 0x73 is
+/// "rbx plus", and 0x06 reads memory.)
+#[unsafe(naked)]
+unsafe extern "C" fn walk_from(context: *const Context, step: Step, steps: *mut ()) {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rbx",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset rbx, 0",
+        "mov rbx, rdi",
+        "mov rdi, rsi",
+        "mov rsi, rdx",
+        ".cfi_remember_state",
+        ".cfi_escape 0x0f, 3, 0x73, {SP}, 0x06",
+        ".cfi_escape 0x10, 16, 2, 0x73, {PC}",
+        ".cfi_escape 0x10, 6, 2, 0x73, {BP}",
+        ".cfi_escape 0x10, 3, 2, 0x73, {BX}",
+        "call [rip + {unwind}@GOTPCREL]",
+        "nop",
+        ".cfi_restore_state",
+        "pop rbx",
+        ".cfi_adjust_cfa_offset -8",
+        ".cfi_restore rbx",
+        "ret",
+        ".cfi_endproc",
+        SP = const offset_of!(Context, sp),
+        PC = const offset_of!(Context, pc),
+        BP = const offset_of!(Context, bp),
+        BX = const offset_of!(Context, bx),
+        unwind = sym _Unwind_Backtrace,
+    )
+}
+
+// In `walk_from` each offset is one byte of a signed LEB128.
+const _: () = assert!(size_of::<Context>() < 64);
+
+/// What `step` needs between two frames.
+struct Steps<'a> {
+    visit: &'a mut dyn FnMut(usize) -> bool,
+    is_first: bool,
+}
+
+/// Called by the unwinder with each frame.
+unsafe extern "C" fn step(frame: *mut Frame, steps: *mut ()) -> c_int {
+    const GO_ON: c_int = 0;
+    const STOP: c_int = 5; // _URC_END_OF_STACK
+    // SAFETY: `walk` handed `steps` to the unwinder, which hands it on, with a frame of its own.
+    let (steps, address) = unsafe { (&mut *steps.cast::<Steps<'_>>(), _Unwind_GetIP(frame)) };
+    // The first is `walk_from`. The last may be `begin`, whose own return address is none.
+    let is_first = core::mem::replace(&mut steps.is_first, false);
+    if is_first || (address != 0 && (steps.visit)(address)) { GO_ON } else { STOP }
+}
+
+/// The unwinder's view of one frame.
+enum Frame {}
+
+type Step = unsafe extern "C" fn(frame: *mut Frame, steps: *mut ()) -> c_int;
+
+// Of the unwinder that std links: libgcc or LLVM's libunwind.
+unsafe extern "C" {
+    fn _Unwind_Backtrace(step: Step, steps: *mut ()) -> c_int;
+    fn _Unwind_GetIP(frame: *mut Frame) -> usize;
 }
 
 // `begin` finds an Exit in rax:rdx, the registers that return two words.

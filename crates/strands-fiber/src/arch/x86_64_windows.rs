@@ -36,7 +36,8 @@ use core::ptr::NonNull;
 
 use windows_sys::Win32::System::Diagnostics::Debug::{
     CONTEXT, EXCEPTION_CONTINUE_EXECUTION, EXCEPTION_EXECUTE_HANDLER, EXCEPTION_POINTERS,
-    EXCEPTION_RECORD, UnhandledExceptionFilter,
+    EXCEPTION_RECORD, RtlLookupFunctionEntry, RtlVirtualUnwind, UNW_FLAG_NHANDLER,
+    UnhandledExceptionFilter,
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, TerminateProcess};
 
@@ -125,6 +126,51 @@ impl Context {
     #[inline(always)]
     pub fn stack_pointer(&self) -> *const u8 {
         self.sp as *const u8
+    }
+
+    /// Calls `visit` with where the party will go on, then with each return address on its stack, the
+    /// innermost first, down to its entry or until `visit` says `false`.
+    ///
+    /// It reads the stack by the unwind tables and runs on the caller's. `visit` must not unwind.
+    ///
+    /// # Safety
+    ///
+    /// A `switch` has saved this context, and nobody has switched to it since, nor does meanwhile.
+    pub unsafe fn walk(&self, visit: &mut dyn FnMut(usize) -> bool) {
+        let mut registers = CONTEXT {
+            Rip: self.pc as u64,
+            Rsp: self.sp as u64,
+            Rbp: self.bp as u64,
+            Rbx: self.bx as u64,
+            ..Default::default()
+        };
+        // `begin` returns to address 0.
+        while registers.Rip != 0 && visit(registers.Rip as usize) {
+            let sp_before = registers.Rsp;
+            let (mut image, mut handler_data, mut frame) = (0, core::ptr::null_mut(), 0);
+            // SAFETY: the registers are those that the frame goes on with, by the caller's promise, so the
+            // tables say where in the party's stack, which is intact, those of the frame before are.
+            unsafe {
+                let entry =
+                    RtlLookupFunctionEntry(registers.Rip, &mut image, core::ptr::null_mut());
+                if entry.is_null() {
+                    return;
+                }
+                RtlVirtualUnwind(
+                    UNW_FLAG_NHANDLER,
+                    image,
+                    registers.Rip,
+                    entry,
+                    &mut registers,
+                    &mut handler_data,
+                    &mut frame,
+                    core::ptr::null_mut(),
+                );
+            }
+            if registers.Rsp <= sp_before {
+                return; // Nothing that a stack can be.
+            }
+        }
     }
 
     /// Makes the control words that are in force those that an [`Exit`] to this context loads.
