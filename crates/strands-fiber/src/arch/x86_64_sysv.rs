@@ -20,7 +20,7 @@
 //! and 3.2.3: `rbx`, `rsp`, `rbp`, `r12`-`r15`, the control bits of MXCSR, the x87 control word.
 
 use core::arch::{asm, naked_asm};
-use core::ffi::c_int;
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
@@ -220,7 +220,7 @@ unsafe extern "C" fn begin() {
 /// an expression gives the CFA, 0x10 that one gives where a register was saved; then a length; 0x73 is
 /// "rbx plus", and 0x06 reads memory.)
 #[unsafe(naked)]
-unsafe extern "C" fn walk_from(context: *const Context, step: Step, steps: *mut ()) {
+unsafe extern "C" fn walk_from(context: *const Context, step: Step, steps: *mut c_void) {
     naked_asm!(
         ".cfi_startproc",
         "push rbx",
@@ -260,7 +260,7 @@ struct Steps<'a> {
 }
 
 /// Called by the unwinder with each frame.
-unsafe extern "C" fn step(frame: *mut Frame, steps: *mut ()) -> c_int {
+extern "C" fn step(frame: *mut Frame, steps: *mut c_void) -> c_int {
     const GO_ON: c_int = 0;
     const STOP: c_int = 5; // _URC_END_OF_STACK
     // SAFETY: `walk` handed `steps` to the unwinder, which hands it on, with a frame of its own.
@@ -270,14 +270,17 @@ unsafe extern "C" fn step(frame: *mut Frame, steps: *mut ()) -> c_int {
     if is_first || (address != 0 && (steps.visit)(address)) { GO_ON } else { STOP }
 }
 
-/// The unwinder's view of one frame.
-enum Frame {}
+/// `struct _Unwind_Context`: the unwinder's view of one frame.
+#[repr(C)]
+struct Frame {
+    _opaque: [u8; 0],
+}
 
-type Step = unsafe extern "C" fn(frame: *mut Frame, steps: *mut ()) -> c_int;
+type Step = extern "C" fn(frame: *mut Frame, steps: *mut c_void) -> c_int;
 
-// Of the unwinder that std links: libgcc or LLVM's libunwind.
-unsafe extern "C" {
-    fn _Unwind_Backtrace(step: Step, steps: *mut ()) -> c_int;
+// Of the unwinder that std links: libgcc or LLVM's libunwind. As in `unwind`.
+unsafe extern "C-unwind" {
+    fn _Unwind_Backtrace(step: Step, steps: *mut c_void) -> c_int;
     fn _Unwind_GetIP(frame: *mut Frame) -> usize;
 }
 

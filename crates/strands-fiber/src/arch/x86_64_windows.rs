@@ -137,13 +137,16 @@ impl Context {
     ///
     /// A `switch` has saved this context, and nobody has switched to it since, nor does meanwhile.
     pub unsafe fn walk(&self, visit: &mut dyn FnMut(usize) -> bool) {
-        let mut registers = CONTEXT {
+        /// As the system wants it; the binding's type does not say so.
+        #[repr(C, align(16))]
+        struct Aligned(CONTEXT);
+        let Aligned(registers) = &mut Aligned(CONTEXT {
             Rip: self.pc as u64,
             Rsp: self.sp as u64,
             Rbp: self.bp as u64,
             Rbx: self.bx as u64,
             ..Default::default()
-        };
+        });
         // `begin` returns to address 0.
         while registers.Rip != 0 && visit(registers.Rip as usize) {
             let sp_before = registers.Rsp;
@@ -161,7 +164,7 @@ impl Context {
                     image,
                     registers.Rip,
                     entry,
-                    &mut registers,
+                    registers,
                     &mut handler_data,
                     &mut frame,
                     core::ptr::null_mut(),

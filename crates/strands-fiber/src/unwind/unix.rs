@@ -14,6 +14,7 @@ const CONTINUE: c_int = 0; // _URC_NO_REASON
 const STOP: c_int = 5; // _URC_END_OF_STACK
 
 // Part of every program with Rust's standard library, whose panics it carries out.
+#[allow(clashing_extern_declarations, reason = "`arch` declares it for another visitor")]
 unsafe extern "C" {
     fn _Unwind_Backtrace(
         trace: extern "C" fn(*mut Frame, *mut c_void) -> c_int,
