@@ -127,6 +127,12 @@ impl Pool {
         self.shared.lock().queue.len()
     }
 
+    /// Whether there is work.
+    pub(crate) fn is_busy(&self) -> bool {
+        let state = self.shared.lock();
+        !state.queue.is_empty() || state.threads.len() > state.idle.len()
+    }
+
     /// Threads without work.
     pub(crate) fn idle(&self) -> usize {
         self.shared.lock().idle.len()

@@ -18,19 +18,34 @@ use std::time::{Duration, Instant};
 use crate::atomic::{Condvar, Mutex, lock, thread_local};
 use crate::cancel;
 use crate::frame;
+use crate::owner;
 use crate::park::Outcome;
 use crate::task::{self, Header, TaskRef};
 use crate::worker::{self, Worker};
 
 struct Current {
     header: Cell<*const Header>,
+    /// What stands in locks that it takes: see [`mark`].
+    mark: Cell<u64>,
     /// What may be spent on operations without parking before others are let run.
     budget: Cell<u32>,
 }
 
 impl Current {
     const fn nobody() -> Current {
-        Current { header: Cell::new(ptr::null()), budget: Cell::new(0) }
+        Current {
+            header: Cell::new(ptr::null()),
+            mark: Cell::new(owner::HELD),
+            budget: Cell::new(0),
+        }
+    }
+}
+
+impl Current {
+    #[inline(always)]
+    fn set(&self, header: *const Header) {
+        self.header.set(header);
+        self.mark.set(owner::mark_of(header));
     }
 }
 
@@ -51,7 +66,7 @@ struct Own(Cell<Option<TaskRef>>);
 impl Drop for Own {
     fn drop(&mut self) {
         // Under loom the word itself may be gone already.
-        let _ = CURRENT.try_with(|current| current.header.set(ptr::null()));
+        let _ = CURRENT.try_with(|current| current.set(ptr::null()));
     }
 }
 
@@ -64,7 +79,23 @@ pub(crate) fn get() -> *const Header {
 /// Says who runs from here on. See the module's head for who says so.
 #[inline(always)]
 pub(crate) fn set(header: *const Header) {
-    CURRENT.with(|current| current.header.set(header));
+    CURRENT.with(|current| current.set(header));
+}
+
+/// What stands in the word of a lock that the running party has taken: that it is held, and by whom.
+///
+/// A plain thread is nobody in particular before it has waited, or spent its budget, once.
+///
+/// ```
+/// # strands_sched::with_current_task(|_| ());
+/// let here = strands_sched::mark();
+/// assert_eq!(strands_sched::mark(), here);
+/// let there = std::thread::spawn(strands_sched::mark).join().unwrap();
+/// assert_ne!(here, there);
+/// ```
+#[inline(always)]
+pub fn mark() -> u64 {
+    CURRENT.with(|current| current.mark.get())
 }
 
 /// What the running party may spend on operations without parking.

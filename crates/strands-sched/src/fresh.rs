@@ -73,6 +73,10 @@ impl<T> Theirs<T> {
         if self.is_empty() { None } else { first(|| self.stealer.steal()) }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.stealer.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.stealer.is_empty()
     }
@@ -90,6 +94,10 @@ impl<T> Shared<T> {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.injector.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.injector.len()
     }
 
     /// The oldest.
@@ -184,6 +192,9 @@ mod mock {
     }
 
     impl<T> Stealer<T> {
+        pub(super) fn len(&self) -> usize {
+            self.0.len()
+        }
         pub(super) fn is_empty(&self) -> bool {
             self.0.len() == 0
         }
@@ -204,6 +215,9 @@ mod mock {
         }
         pub(super) fn is_empty(&self) -> bool {
             self.0.len() == 0
+        }
+        pub(super) fn len(&self) -> usize {
+            self.0.len()
         }
         pub(super) fn steal(&self) -> Steal<T> {
             self.0.with(VecDeque::pop_front).map_or(Steal::Empty, Steal::Success)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use crate::about::About;
 use crate::cancel::{self, Cancelled};
 use crate::children::{Children, Member};
 use crate::current;
@@ -300,6 +301,10 @@ unsafe impl<T> Operation for NextOperation<'_, T> {
 
     unsafe fn complete(&self) -> bool {
         self.attempt() // Somebody else may have been faster: then it goes on.
+    }
+
+    fn about(&self) -> About {
+        About { operation: NEXT.0, object: self.waiter.line(), descriptor: None }
     }
 }
 

@@ -91,6 +91,11 @@ impl<T: Linked> Inbox<T> {
         self.head.load(Relaxed).is_null()
     }
 
+    /// Whether the owner waits in its driver, or is about to: a hint.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.head.load(Relaxed).addr() == ASLEEP
+    }
+
     /// Takes all that is there, oldest first. The owner is awake afterwards. Owner only.
     pub(crate) fn take(&self) -> Taken<T> {
         let mut newest = self.head.swap(ptr::null_mut(), AcqRel);

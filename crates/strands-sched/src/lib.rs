@@ -2,8 +2,10 @@
 //!
 //! Read in this order: [`task`](TaskRef) (what is spawned and what can wait), `park` (the one way to wait),
 //! `worker` (the loop), `inbox` and `idle` with its README (how workers reach and wake each
-//! other), `timer`, `blocking`, `runtime` (the whole), `driver` (what an idle worker waits in).
+//! other), `timer`, `blocking`, `runtime` (the whole), `driver` (what an idle worker waits in), `report` and `watch`
+//! (what goes on, and what goes wrong).
 
+mod about;
 mod atomic;
 mod blocking;
 mod cancel;
@@ -21,7 +23,9 @@ mod live;
 mod local;
 mod monitor;
 mod no_unwind;
+pub mod owner;
 mod park;
+mod report;
 mod run_queue;
 mod runtime;
 mod scope;
@@ -33,17 +37,19 @@ mod timer;
 mod token;
 mod unblock;
 mod wait_queue;
+mod watch;
 mod worker;
 
 #[cfg(all(test, loom))]
 mod models;
 
+pub use about::{About, Arms, Detail, while_waiting_for};
 pub use cancel::{
     Cancelled, Elapsed, as_error, cancelling, charge_fallible, check, check_fallible,
     check_shutdown, error_or_unwind, fallible, is_asked, panicking, timeout_at, uncancellable,
     unwind as cancel_unwind,
 };
-pub use current::{Alarm, with as with_current_task};
+pub use current::{Alarm, mark, with as with_current_task};
 pub use driver::{Driver, DriverFactory, DriverWaker, TimeDriver, now};
 pub use fork::{assert_may_wait, forked_error, in_forked_child, watch_forks};
 pub use group::{Group, NextOperation};
@@ -52,9 +58,12 @@ pub use park::{
     Op, Outcome, Parker, Wake, block_until, charge, park_token, sleep_until, unpark_token,
     wait_until, yield_now,
 };
+pub use report::{
+    FiberReport, FiberState, RuntimeReport, WaitReport, WorkerReport, collect, collect_for,
+};
 pub use runtime::{
-    Builder, Placement, Runtime, Shared, SpawnOptions, Unfinished, UnfinishedFiber, with_driver,
-    worker_index,
+    Builder, Placement, Runtime, Shared, SpawnOptions, Unfinished, UnfinishedFiber,
+    interrupted_fiber, with_driver, worker_index,
 };
 pub use scope::{ScopeFace, Spawner, scope, try_scope};
 pub use select::{
@@ -66,3 +75,4 @@ pub use task::{Header, Join, JoinOperation, TaskRef};
 pub use token::{CancelReason, CancelToken, OnCancel, TokenOperation};
 pub use unblock::unblock;
 pub use wait_queue::{Locked, Place, Seen, WaitQueue, Waiter};
+pub use watch::{Cycle, Stall, Standstill, Trouble, on_trouble};

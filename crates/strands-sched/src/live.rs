@@ -9,6 +9,16 @@ use std::ptr::{self, NonNull};
 use crate::atomic::{AtomicBool, Release, SeqCst, backoff};
 use crate::task::Header;
 
+/// How a [walk](Live::advance) goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Next,
+    /// This was the last.
+    Stop,
+    /// This comes again.
+    StopBefore,
+}
+
 pub(crate) struct Live {
     locked: AtomicBool,
     first: Cell<*mut Header>,
@@ -72,12 +82,64 @@ impl Live {
         });
     }
 
+    /// Calls `f` with the fibers that come after `marker`, until it stops or there are no more; `marker`
+    /// is put behind the last, or before it if that is to come again. Says whether there are more: if not, it is in the list
+    /// no longer.
+    ///
+    /// # Safety
+    ///
+    /// `marker` is in this list, and a thread's header. `f` neither links nor unlinks.
+    pub(crate) unsafe fn advance(
+        &self,
+        marker: NonNull<Header>,
+        mut f: impl FnMut(&Header) -> Step,
+    ) -> bool {
+        self.with(|first| {
+            // SAFETY: what is in the list is alive, and nobody changes the list while we hold the lock.
+            unsafe {
+                let links = marker.as_ref().live_links();
+                let (mut last, mut next) = (links.0.get(), links.1.get());
+                // Taken out.
+                match last.as_ref() {
+                    Some(last) => last.live_links().1.set(next),
+                    None => first.set(next),
+                }
+                if let Some(next) = next.as_ref() {
+                    next.live_links().0.set(last);
+                }
+                while let Some(header) = next.as_ref() {
+                    // A thread's header is a marker too.
+                    let step = if header.is_thread() { Step::Next } else { f(header) };
+                    if step != Step::StopBefore {
+                        (last, next) = (next, header.live_links().1.get());
+                    }
+                    if step != Step::Next {
+                        break;
+                    }
+                }
+                let Some(after) = next.as_ref() else { return false };
+                // Put in again, between the last and the next.
+                links.0.set(last);
+                links.1.set(next);
+                after.live_links().0.set(marker.as_ptr());
+                match last.as_ref() {
+                    Some(last) => last.live_links().1.set(marker.as_ptr()),
+                    None => first.set(marker.as_ptr()),
+                }
+                true
+            }
+        })
+    }
+
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Header)) {
         self.with(|first| {
             let mut fiber = first.get();
             // SAFETY: fibers in the list are alive, and stay in it while we hold the lock.
             while let Some(header) = unsafe { fiber.as_ref() } {
-                f(header);
+                // A thread's header only marks a place: see `advance`.
+                if !header.is_thread() {
+                    f(header);
+                }
                 fiber = header.live_links().1.get();
             }
         });

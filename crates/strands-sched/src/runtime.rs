@@ -14,6 +14,7 @@ use strands_fiber::CAN_UNWIND;
 use strands_fiber::overflow;
 use strands_fiber::stack::{self, GuardKind};
 
+use crate::about::{Detail, while_waiting_for};
 use crate::atomic::{AtomicBool, AtomicUsize, Mutex, Relaxed, SeqCst, fence, lock};
 use crate::blocking::{Hook, Pool, PoolConfig, run_hook};
 use crate::cancel;
@@ -25,9 +26,11 @@ use crate::idle::Idle;
 use crate::monitor::Monitor;
 use crate::no_unwind::AbortOnUnwind;
 use crate::park::{self, Op, Outcome};
+use crate::report;
 use crate::task::{Extras, Header, Join, Place, Run, Task, TaskRef};
 use crate::unblock::unblock;
 use crate::wait_queue::WaitQueue;
+use crate::watch;
 use crate::worker::{self, Worker};
 
 /// Settings of a runtime. Each is documented at the method of [`Builder`] that sets it.
@@ -39,6 +42,9 @@ pub(crate) struct Config {
     pub(crate) thread_name: String,
     pub(crate) on_start: Option<Hook>,
     pub(crate) on_stop: Option<Hook>,
+    pub(crate) stall_limit: Option<Duration>,
+    pub(crate) reports_deadlocks: bool,
+    pub(crate) thread_token: Option<fn() -> usize>,
     blocking_threads: usize,
     blocking_keep_alive: Duration,
 }
@@ -154,6 +160,43 @@ pub struct SpawnOptions {
 impl Shared {
     pub(crate) fn workers(&self) -> &[&'static Worker] {
         self.workers.get().expect("a worker runs before the runtime is built")
+    }
+
+    /// Its number, which no other runtime has or had.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether fibers wait to be started, but for those that lie with a worker.
+    pub(crate) fn has_fresh(&self) -> bool {
+        !self.injector.is_empty() || self.has_starved()
+    }
+
+    /// Calls `f` with the fibers that may start on any worker, those of each queue if they are few; says how many it left
+    /// out.
+    pub(crate) fn look_into_shared_queues(&self, mut f: impl FnMut(&TaskRef)) -> usize {
+        let starved = lock(&self.starved);
+        starved.fibers.iter().take(report::LOOK_INTO).for_each(&mut f);
+        let left_out = starved.fibers.len().saturating_sub(report::LOOK_INTO);
+        drop(starved);
+        let waiting = self.injector.len();
+        if waiting > report::LOOK_INTO {
+            return left_out + waiting;
+        }
+        // Each goes to the end, so that when all have the order is as before.
+        for _ in 0..waiting {
+            let Some(task) = self.injector.take() else { break };
+            f(&task);
+            self.injector.push(task);
+        }
+        if waiting > 0 {
+            // A worker that did not see one on its way may have gone to sleep, or have ended.
+            if self.idle.anyone_asleep() {
+                self.wake_one();
+            }
+            self.sweep_if_ended();
+        }
+        left_out
     }
 
     pub(crate) fn worker_name(&self, index: usize) -> String {
@@ -358,6 +401,21 @@ fn report_starvation(starved: &Starved) {
     );
 }
 
+/// For a handler of a signal: the id of the fiber that it has interrupted, if that runs its own code. Then the thread is not
+/// between two stacks, and an unwinder may walk the one it was on.
+///
+/// It takes no lock and allocates nothing.
+///
+/// ```
+/// assert_eq!(strands_sched::interrupted_fiber(), None, "a plain thread");
+/// ```
+pub fn interrupted_fiber() -> Option<u64> {
+    // SAFETY: whoever is current has not ended, and this is its thread.
+    let header = unsafe { current::get().as_ref() }?;
+    // It is marked as running once it has arrived on its stack, and as something else before it leaves.
+    (!header.is_thread() && header.run() == Run::Running).then(|| header.id())
+}
+
 /// Such as `1 worker`, `2 workers`.
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
@@ -446,6 +504,9 @@ impl Builder {
                 thread_name: "strands".into(),
                 on_start: None,
                 on_stop: None,
+                stall_limit: None,
+                reports_deadlocks: true,
+                thread_token: None,
                 blocking_threads: 64,
                 blocking_keep_alive: Duration::from_secs(10),
             },
@@ -567,6 +628,51 @@ impl Builder {
     /// ```
     pub fn on_stop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Builder {
         self.config.on_stop = Some(Arc::new(hook));
+        self
+    }
+
+    /// Reports a worker that has been in one fiber for longer than `limit`, once each time, as
+    /// [`Trouble::Stall`](crate::Trouble); by default nobody looks.
+    ///
+    /// A thread that all runtimes share looks four times in that time; it sleeps while all workers sleep.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let builder = strands_sched::Builder::new().workers(1);
+    /// let runtime = builder.stall_limit(Some(Duration::from_secs(1))).build()?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn stall_limit(mut self, limit: Option<Duration>) -> Builder {
+        self.config.stall_limit = limit;
+        self
+    }
+
+    /// Whether fibers of it that wait for each other are reported, as [`Trouble::Cycle`](crate::Trouble) and
+    /// [`Trouble::Standstill`](crate::Trouble); so it is by default.
+    ///
+    /// ```
+    /// let runtime = strands_sched::Builder::new().workers(1).deadlock_reports(false).build()?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn deadlock_reports(mut self, on: bool) -> Builder {
+        self.config.reports_deadlocks = on;
+        self
+    }
+
+    /// Has `token` called on each worker's thread when it starts: what it returns is in reports, for who wants to find
+    /// that thread.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sched::collect;
+    ///
+    /// let runtime = strands_sched::Builder::new().workers(1).thread_token(|| 7).build()?;
+    /// assert_eq!(collect(Duration::from_secs(10))[0].workers[0].thread_token, 7);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn thread_token(mut self, token: fn() -> usize) -> Builder {
+        self.config.thread_token = Some(token);
         self
     }
 
@@ -698,6 +804,8 @@ impl Builder {
             threads.into_iter().for_each(|thread| drop(thread.join()));
             return Err(error);
         }
+        report::register(&shared);
+        watch::start(shared.config.stall_limit.is_some());
         words.iter().for_each(|word| word.send(()).expect("a worker does not end by itself"));
         Ok(Runtime { shared, threads: Mutex::new(threads) })
     }
@@ -832,7 +940,7 @@ fn describe_fiber(header: &Header) -> String {
 /// Workers, their drivers and a blocking pool.
 ///
 /// Dropping it cancels its fibers and waits until all have ended. Dropped on one of its own
-/// threads (by a fiber, in [`unblock`](crate::unblock), by a hook) it cannot wait: then it only cancels. Where panics abort, a fiber that waits cannot be
+/// threads (by a fiber, in [`unblock`](crate::unblock), by a hook) it cannot wait: then it only cancels, and panics if a fiber did it that does not unwind. Where panics abort, a fiber that waits cannot be
 /// cancelled: it stays as it is, with its stack and the thread beneath, and nobody waits for it.
 ///
 /// ```
@@ -1022,7 +1130,11 @@ impl Runtime {
             return false; // They are in the parent, and may hold the locks that are asked for below.
         }
         let me = thread::current().id();
-        lock(&self.threads).iter().any(|thread| thread.thread().id() == me)
+        // By the worker too, as a fiber may have a thread of its own.
+        let is_of =
+            |worker: &Worker| self.shared.workers().iter().any(|own| std::ptr::eq(*own, worker));
+        current::worker().is_some_and(is_of)
+            || lock(&self.threads).iter().any(|thread| thread.thread().id() == me)
             || self.shared.pool.has_thread(me)
     }
 
@@ -1060,7 +1172,8 @@ impl Runtime {
         let running_workers = cancel::uncancellable(|| {
             loop {
                 let attempt = |running: &mut usize| (*running == 0).then_some(0);
-                match self.shared.running.wait(&SHUTDOWN, deadline, (), attempt) {
+                let wait = || self.shared.running.wait(&SHUTDOWN, deadline, (), attempt);
+                match while_waiting_for(Detail::Thread, wait) {
                     Ok(none) => return none,
                     Err(Outcome::TimedOut) => return *self.shared.running.lock(),
                     Err(_) => {}
@@ -1099,6 +1212,11 @@ impl Drop for Runtime {
         if self.is_inside() {
             self.cancel_all();
             self.shared.monitor.stop();
+            assert!(
+                current::with(Header::is_thread) || thread::panicking(),
+                "a fiber has dropped the runtime that it is of: the drop would wait for that fiber; all of its \
+                 fibers were cancelled instead. Keep the runtime outside"
+            );
             return;
         }
         let _ = self.stop(None);

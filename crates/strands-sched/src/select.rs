@@ -30,6 +30,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::about::{About, Arms, Detail, while_waiting_for};
 use crate::atomic::{AcqRel, Acquire, AtomicU32, Relaxed};
 use crate::cancel;
 use crate::current::{self, Alarm};
@@ -140,6 +141,12 @@ pub unsafe trait Operation {
     fn as_io(&self) -> Option<&dyn IoOperation> {
         None
     }
+
+    /// What it is, for reports. Asked while the party that waits is suspended, by its worker: it only looks at what does not
+    /// change meanwhile, and must neither wait nor panic.
+    fn about(&self) -> About {
+        About { operation: "operation", ..About::default() }
+    }
 }
 
 // SAFETY: an operation that is not there is never enrolled.
@@ -171,6 +178,10 @@ unsafe impl<O: Operation> Operation for Option<O> {
 
     fn as_io(&self) -> Option<&dyn IoOperation> {
         self.as_ref()?.as_io()
+    }
+
+    fn about(&self) -> About {
+        self.as_ref().map_or(About { operation: "none", ..About::default() }, O::about)
     }
 }
 
@@ -561,7 +572,12 @@ fn wait(operations: &[&dyn Operation], turns: Turns, deadline: Option<Instant>) 
         goes_on
     });
     if all {
-        let wait = || wait_until(&SELECT, choice.object(), deadline, || !choice.is_open());
+        let arms = Arms(operations);
+        let wait = || {
+            while_waiting_for(Detail::Arms(&arms), || {
+                wait_until(&SELECT, choice.object(), deadline, || !choice.is_open())
+            })
+        };
         outcome = match io {
             None => wait(),
             Some((_, io)) => cancel::fallible(|| match fork::in_forked_child() || !is_thread() {
@@ -681,6 +697,10 @@ unsafe impl Operation for Timer {
 
     fn deadline(&self) -> Option<Instant> {
         self.0
+    }
+
+    fn about(&self) -> About {
+        About { operation: "thread::sleep", ..About::default() }
     }
 }
 

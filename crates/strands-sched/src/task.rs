@@ -9,7 +9,8 @@
 //!
 //! - `run`, `context`, `stack`, `locals`, `lot`, `shields`, `fallible`, `frames`: the owning worker's thread
 //!   only (of a plain thread's header: that thread only). `run` may be *read* by reports.
-//! - `refs`, `flags`, `token`, `link`, `worker`, `joined`, `op`, `object`: any thread, by atomics.
+//! - `refs`, `flags`, `token`, `link`, `worker`, `joined`, `op`, `object`, `since_ns`, `until_ns`, `detail`:
+//!   any thread, by atomics. What `detail` leads to: the owning worker's thread only, while the party is parked.
 //! - the `live` links: under the owning worker's live-list lock.
 //! - the rest does not change.
 //!
@@ -35,6 +36,7 @@ use std::thread;
 use strands_fiber::arch::Context;
 use strands_fiber::stack::Stack;
 
+use crate::about::{About, Noted};
 use crate::atomic::{AcqRel, Acquire, AtomicPtr, AtomicU32, Relaxed, Release, acquire_last};
 use crate::cancel::{self, Cancelled};
 use crate::children::{Member, Unhandled};
@@ -44,8 +46,10 @@ use crate::frame::{Frames, Shields};
 use crate::inbox::Linked;
 use crate::latch::{Latch, Set};
 use crate::local::Locals;
+use crate::owner;
 use crate::park::{self, Op, Parker};
 use crate::select::{Arm, Operation};
+use crate::watch;
 use crate::worker::Worker;
 
 /// A party that can wait and be woken.
@@ -63,7 +67,8 @@ use crate::worker::Worker;
 /// assert_eq!(text, "fiber Some(\"parser\")");
 /// # std::io::Result::Ok(())
 /// ```
-#[repr(C)]
+// Aligned: a lock's word has its address beside three bits.
+#[repr(C, align(8))]
 pub struct Header {
     context: UnsafeCell<Context>,
     /// The owner. Null for a plain thread, and for a fiber until it starts.
@@ -87,6 +92,12 @@ pub struct Header {
     pub(crate) joined: Latch,
     op: std::sync::atomic::AtomicPtr<Op>,
     object: StdAtomicUsize,
+    /// When it last parked, by its worker's clock.
+    since_ns: std::sync::atomic::AtomicU64,
+    /// When the time is up for which it waits, by its worker's clock; 0: it has no time limit.
+    until_ns: std::sync::atomic::AtomicU64,
+    /// More about what it waits for: see [`about`](crate::about).
+    detail: StdAtomicUsize,
     live_next: Cell<*mut Header>,
     live_previous: Cell<*mut Header>,
     stack: UnsafeCell<Option<Stack>>,
@@ -145,6 +156,7 @@ pub(crate) enum Run {
 pub(crate) fn expose<T>(whole: Box<T>) -> NonNull<Header> {
     let whole = Box::into_raw(whole);
     whole.expose_provenance();
+    owner::assert_fits(whole.cast());
     // SAFETY: a box is not null.
     unsafe { NonNull::new_unchecked(whole.cast()) }
 }
@@ -174,6 +186,9 @@ impl Header {
             joined: Latch::new(),
             op: std::sync::atomic::AtomicPtr::new(ptr::null_mut()),
             object: StdAtomicUsize::new(0),
+            since_ns: std::sync::atomic::AtomicU64::new(0),
+            until_ns: std::sync::atomic::AtomicU64::new(0),
+            detail: StdAtomicUsize::new(0),
             live_next: Cell::new(ptr::null_mut()),
             live_previous: Cell::new(ptr::null_mut()),
             stack: UnsafeCell::new(None),
@@ -312,6 +327,40 @@ impl Header {
         let op = self.op.load(Relaxed);
         // SAFETY: only `set_wait` stores there, from a `&'static Op`.
         (!op.is_null()).then(|| (unsafe { &*op }, self.object.load(Relaxed)))
+    }
+
+    /// Notes when it parks.
+    #[inline(always)]
+    pub(crate) fn set_since_ns(&self, now_ns: u64) {
+        self.since_ns.store(now_ns, Relaxed);
+    }
+
+    pub(crate) fn since_ns(&self) -> u64 {
+        self.since_ns.load(Relaxed)
+    }
+
+    /// Notes when the time is up for which it waits; 0: it has no time limit.
+    pub(crate) fn set_until_ns(&self, until_ns: u64) {
+        self.until_ns.store(until_ns, Relaxed);
+    }
+
+    pub(crate) fn until_ns(&self) -> Option<u64> {
+        Some(self.until_ns.load(Relaxed)).filter(|&until_ns| until_ns != 0)
+    }
+
+    /// See [`about`](crate::about); 0: there is no more to say.
+    pub(crate) fn set_detail(&self, detail: usize) {
+        self.detail.store(detail, Relaxed);
+    }
+
+    pub(crate) fn detail(&self) -> usize {
+        self.detail.load(Relaxed)
+    }
+
+    /// Whether it may be in wait for a party that is known.
+    pub(crate) fn may_be_blocked(&self) -> bool {
+        Noted::of(self.detail()) == Noted::Lock
+            || self.wait().is_some_and(|(op, _)| ptr::eq(op, &JOIN))
     }
 
     /// The stack, from start to end of the fiber. Owner only.
@@ -774,6 +823,18 @@ pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     }
 }
 
+/// Such as `fiber 'parser' (id 7)`.
+pub(crate) fn describe_party(party: &Header) -> String {
+    let kind = if party.is_thread() { "thread" } else { "fiber" };
+    match party.name() {
+        Some(name) => format!("{kind} '{name}' (id {})", party.id()),
+        None => format!("{kind} <unnamed> (id {})", party.id()),
+    }
+}
+
+/// In [`Join::join`]; the object is the id of the fiber.
+pub(crate) static JOIN: Op = Op("join");
+
 /// The right to a fiber's result. Dropping it detaches the fiber.
 ///
 /// ```
@@ -862,7 +923,7 @@ impl<T> Join<T> {
     /// ```
     pub fn join(self) -> thread::Result<T> {
         self.assert_joinable();
-        static JOIN: Op = Op("join");
+        watch::arm_in_fiber();
         let object = self.task.id() as usize;
         self.task.joined.wait(&JOIN, object);
         // SAFETY: the latch is set.
@@ -937,7 +998,8 @@ impl<T> Join<T> {
     fn assert_joinable(&self) {
         assert!(
             !current::is(&self.task),
-            "a fiber cannot join itself: it would wait for its own end for ever"
+            "{} cannot join itself: it would wait for its own end for ever",
+            describe_party(&self.task)
         );
         assert!(!self.is_taken.get(), "the fiber was joined by a select before");
     }
@@ -1048,6 +1110,10 @@ unsafe impl<T> Operation for JoinOperation<'_, T> {
             // SAFETY: it is there, and is written by nobody else but for its atomic word.
             self.join.task.joined.withdraw(unsafe { &*self.arm.get().cast::<Parker>() });
         }
+    }
+
+    fn about(&self) -> About {
+        About { operation: JOIN.0, object: self.join.task.id() as usize, descriptor: None }
     }
 }
 

@@ -14,6 +14,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crate::about::About;
 use crate::atomic::{Acquire, AtomicBool, Release};
 use crate::cancel;
 use crate::current;
@@ -506,6 +507,10 @@ unsafe impl Operation for TokenOperation<'_> {
 
     unsafe fn withdraw(&self) {
         self.token.inner.state.withdraw(&self.waiter);
+    }
+
+    fn about(&self) -> About {
+        About { operation: "CancelToken::wait", object: self.waiter.line(), descriptor: None }
     }
 }
 

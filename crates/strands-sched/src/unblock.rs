@@ -5,6 +5,7 @@ use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 
+use crate::about::{Detail, while_waiting_for};
 use crate::blocking::Job;
 use crate::cancel;
 use crate::current;
@@ -77,7 +78,8 @@ where
         job();
     }
     let object = std::ptr::from_ref(&slot).addr();
-    cancel::uncancellable(|| slot.done.wait(&UNBLOCK, object));
+    let wait = || slot.done.wait(&UNBLOCK, object);
+    cancel::uncancellable(|| while_waiting_for(Detail::Thread, wait));
     lent.disarm();
     match slot.result.into_inner().expect("the latch is set after the result") {
         Ok(value) => value,

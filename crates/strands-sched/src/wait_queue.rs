@@ -127,6 +127,15 @@ impl<W> Waiter<W> {
         self.queue.get() != 0
     }
 
+    /// The line it is enrolled in, as reports call it: the object of who waits there. 0: in none.
+    ///
+    /// ```
+    /// assert_eq!(strands_sched::Waiter::<()>::new().line(), 0);
+    /// ```
+    pub fn line(&self) -> usize {
+        self.queue.get()
+    }
+
     /// For [`Operation::attempt`](crate::Operation::attempt).
     ///
     /// # Panics

@@ -47,13 +47,15 @@ use crate::frame;
 use crate::fresh::{Fresh, Theirs};
 use crate::idle;
 use crate::inbox::{Bell, Inbox};
-use crate::live::Live;
+use crate::live::{Live, Step};
 use crate::park::Outcome;
+use crate::report::{self, Answering, Chunk, Desk};
 use crate::run_queue::RunQueue;
 use crate::runtime::{self, Shared};
 use crate::spin::Spin;
 use crate::task::{Header, Run, TaskRef};
 use crate::timer::{TimerKey, Wheel};
+use crate::watch;
 
 /// Visits to ready fibers a turn, at most.
 const SHARE: i32 = 64;
@@ -94,6 +96,11 @@ pub struct Worker {
     theirs: Theirs,
     /// Counts turns, for the monitor.
     turns: AtomicU32,
+    /// What others want to know.
+    desk: Desk,
+    /// What the builder's `thread_token` said on its thread.
+    thread_token: std::sync::atomic::AtomicUsize,
+    epoch: Instant,
     index: usize,
     own: UnsafeCell<Option<Own>>,
 }
@@ -134,6 +141,9 @@ struct Own {
     until_clock: Cell<i32>,
     clock_interval: Cell<i32>,
     spin: Spin,
+    /// What is being answered.
+    answering: Cell<Option<Answering>>,
+    is_answering: Cell<bool>,
     next_id: Cell<u64>,
     ids_left: Cell<u64>,
 }
@@ -164,10 +174,13 @@ impl Worker {
             guard: shared.config.guard,
             ..PoolConfig::default()
         })?;
-        let worker = Worker::leak(index, driver.waker(), theirs);
+        let epoch = driver.now();
+        let worker = Worker::leak(index, driver.waker(), theirs, epoch);
         let name = Some(shared.worker_name(index).into());
         let header = PlainThread::allocate(name, ptr::from_mut(worker));
-        let epoch = driver.now();
+        if let Some(token) = shared.config.thread_token {
+            *worker.thread_token.get_mut() = token();
+        }
         *worker.own.get_mut() = Some(Own {
             context: UnsafeCell::new(Context::new()),
             header,
@@ -189,6 +202,8 @@ impl Worker {
             until_clock: Cell::new(SHARE),
             clock_interval: Cell::new(SHARE),
             spin: Spin::new(),
+            answering: Cell::new(None),
+            is_answering: Cell::new(false),
             next_id: Cell::new(0),
             ids_left: Cell::new(0),
         });
@@ -198,11 +213,16 @@ impl Worker {
     /// A worker that others can reach, without what only its own thread touches.
     #[cfg(all(test, loom))]
     pub(crate) fn for_models(bell: Arc<dyn DriverWaker>) -> &'static Worker {
-        Worker::leak(0, bell, Fresh::new().1)
+        Worker::leak(0, bell, Fresh::new().1, Instant::now())
     }
 
     /// What others can reach.
-    fn leak(index: usize, bell: Arc<dyn DriverWaker>, theirs: Theirs) -> &'static mut Worker {
+    fn leak(
+        index: usize,
+        bell: Arc<dyn DriverWaker>,
+        theirs: Theirs,
+        epoch: Instant,
+    ) -> &'static mut Worker {
         Box::leak(Box::new(Worker {
             inbox: Inbox::new(),
             bell: Mutex::new(Some(bell)),
@@ -214,6 +234,9 @@ impl Worker {
             ended: AtomicBool::new(false),
             theirs,
             turns: AtomicU32::new(0),
+            desk: Desk::new(),
+            thread_token: std::sync::atomic::AtomicUsize::new(0),
+            epoch,
             index,
             own: UnsafeCell::new(None),
         }))
@@ -240,6 +263,56 @@ impl Worker {
 
     pub(crate) fn turns(&self) -> u32 {
         self.turns.load(Relaxed)
+    }
+
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    pub(crate) fn thread_token(&self) -> usize {
+        self.thread_token.load(Relaxed)
+    }
+
+    /// The time since its clock began, for who is not on its thread: by the system's clock.
+    pub(crate) fn now_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether it waits in its driver, or is about to; a hint.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.inbox.is_asleep()
+    }
+
+    /// How many fresh fibers lie here that may also start elsewhere.
+    pub(crate) fn fresh_count(&self) -> usize {
+        self.theirs.len()
+    }
+
+    /// Calls `f` with the headers of the fibers that have started here, from any thread, until it says `false`. It
+    /// holds up a worker that comes to start or end a fiber for a few of them at a time.
+    pub(crate) fn look_from_outside(&self, mut f: impl FnMut(&Header) -> bool) {
+        let marker = PlainThread::allocate(None, ptr::null_mut());
+        // SAFETY: it is in no list, and stays until it is taken out.
+        unsafe { self.live.link(marker.as_ptr()) };
+        let mut goes_on = true;
+        while goes_on {
+            let mut left = report::SLICE_FIBERS;
+            let look = |header: &Header| {
+                goes_on = f(header);
+                left -= 1;
+                if goes_on && left > 0 { Step::Next } else { Step::Stop }
+            };
+            // SAFETY: the marker was put in above, and is in the list as long as there are more. If `f` panics it is not.
+            if !unsafe { self.live.advance(marker.as_ptr(), look) } {
+                return;
+            }
+        }
+        // SAFETY: as above.
+        unsafe { self.live.unlink(marker.as_ptr()) };
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
     }
 
     pub(crate) fn has_fresh(&self) -> bool {
@@ -386,6 +459,16 @@ impl Worker {
         if cancel::deliverable(me) {
             return Outcome::Cancelled;
         }
+        struct Limited<'a>(&'a Header);
+        impl Drop for Limited<'_> {
+            fn drop(&mut self) {
+                self.0.set_until_ns(0);
+            }
+        }
+        let limited = Limited(me);
+        if let Some(until) = [deadline, limit].into_iter().flatten().min() {
+            limited.0.set_until_ns(own.since_epoch(until).max(1));
+        }
         let timed_out = || timer.as_ref().is_some_and(Armed::has_fired);
         // SAFETY: as above.
         unsafe { self.park_until(own, me, ready, timed_out) }
@@ -404,6 +487,7 @@ impl Worker {
         ready: impl Fn() -> bool,
         timed_out: impl Fn() -> bool,
     ) -> Outcome {
+        me.set_since_ns(own.now.get());
         loop {
             me.set_run(Run::Parked);
             // SAFETY: `me` is the running fiber; who wakes it, or its timer, makes it ready.
@@ -565,6 +649,7 @@ impl Worker {
             }
             if own.until_clock.get() <= 0 {
                 self.look_at_clock(own, true);
+                self.answer_some(own);
             }
             let mut started = 0;
             while started < FRESH_SHARE {
@@ -582,6 +667,7 @@ impl Worker {
                 self.idle(own);
             }
         }
+        self.leave_desk(own);
         if self.live_count() > 0 {
             self.retire();
             return false;
@@ -807,8 +893,126 @@ impl Worker {
         unsafe { (*own.timers.get()).advance(now, |&fiber| self.make_ready(fiber)) };
     }
 
+    /// Tells of some fibers, if anybody has asked: see [`report`](crate::report). Says whether it has.
+    #[inline]
+    fn answer_some(&self, own: &Own) -> bool {
+        (own.is_answering.get() || self.desk.is_busy()) && self.answer(own)
+    }
+
+    #[cold]
+    fn answer(&self, own: &Own) -> bool {
+        let begun_at = Instant::now();
+        let next = || {
+            let request = self.desk.next()?;
+            Some(Answering { request, chunk: None, has_begun: false })
+        };
+        let Some(mut answering) = own.answering.take().or_else(next) else { return false };
+        let told = self.tell(own, &mut answering, begun_at);
+        let goes_on = told != Some(false);
+        own.is_answering.set(goes_on);
+        if goes_on {
+            own.answering.set(Some(answering));
+        }
+        told.is_some()
+    }
+
+    /// One slice. Whether there is more to tell; none: there is no room, before who asked has made some, and wakes us.
+    fn tell(&self, own: &Own, answering: &mut Answering, begun_at: Instant) -> Option<bool> {
+        let marker = own.header.as_ptr();
+        let request = &*answering.request;
+        if !request.is_open() {
+            if answering.has_begun {
+                // SAFETY: between the slices of an answer it is in the list.
+                unsafe { self.live.unlink(marker) };
+            }
+            return Some(false);
+        }
+        let mut chunk = answering.chunk.take().or_else(|| request.take_empty())?;
+        let mut more_not_started = 0;
+        if !answering.has_begun {
+            answering.has_begun = true;
+            self.look_at_clock(own, false); // For how long they have waited.
+            // SAFETY: our own header is in no list, and stays until we end, when it is taken out.
+            unsafe { self.live.link(marker) };
+            if request.wants_everything() {
+                more_not_started = self.describe_fresh(own, &mut chunk);
+            }
+        }
+        chunk.set_now_ns(own.now.get());
+        let mut seen = 0;
+        let has_room = chunk.has_room();
+        let tell = |fiber: &Header| {
+            // SAFETY: this is our own stack, and what is in the live list has started, and is alive. There is
+            // room: that was asked before the first, and after each.
+            if !unsafe { request.describe(fiber, &mut chunk, (seen > 0).then_some(begun_at)) } {
+                return Step::StopBefore;
+            }
+            seen += 1;
+            let has_time = begun_at.elapsed().as_nanos() < u128::from(report::SLICE_NS);
+            let goes_on = seen < report::SLICE_FIBERS && has_time && chunk.has_room();
+            if goes_on { Step::Next } else { Step::Stop }
+        };
+        // SAFETY: our own header is in the list from the first slice to the last.
+        let goes_on = !has_room || unsafe { self.live.advance(marker, tell) };
+        if goes_on && chunk.has_room() {
+            answering.chunk = Some(chunk);
+        } else {
+            request.deliver(chunk);
+        }
+        request.note_slice(seen, more_not_started, begun_at.elapsed());
+        if !goes_on {
+            request.answered();
+        }
+        Some(goes_on)
+    }
+
+    /// Describes the fibers here that have not started, those of each queue if they are few; says how many it
+    /// left out.
+    fn describe_fresh(&self, own: &Own, chunk: &mut Chunk) -> usize {
+        // SAFETY: the queue is not referred to elsewhere meanwhile.
+        let pinned = unsafe { &*own.pinned.get() };
+        let mut left_out = pinned.len().saturating_sub(report::LOOK_INTO);
+        left_out +=
+            pinned.iter().take(report::LOOK_INTO).map(|task| chunk.add_fresh(task)).sum::<usize>();
+        if own.fresh.len() > report::LOOK_INTO {
+            left_out += own.fresh.len();
+        } else {
+            let mut taken = [const { None }; report::LOOK_INTO];
+            let mut count = 0;
+            while count < taken.len()
+                && let Some(task) = own.fresh.pop()
+            {
+                left_out += chunk.add_fresh(&task);
+                taken[count] = Some(task);
+                count += 1;
+            }
+            taken.into_iter().rev().flatten().for_each(|task| own.fresh.push(task));
+            // Nobody saw them meanwhile.
+            own.shared.idle.moved(&Idling { worker: self, own });
+        }
+        left_out
+    }
+
+    /// Answers those who ask that there are no more fibers here.
+    fn leave_desk(&self, own: &Own) {
+        if let Some(answering) = own.answering.take() {
+            if answering.has_begun {
+                // SAFETY: between the slices of an answer it is in the list.
+                unsafe { self.live.unlink(own.header.as_ptr()) };
+            }
+            if let Some(chunk) = answering.chunk {
+                answering.request.deliver(chunk);
+            }
+            answering.request.answered();
+        }
+        self.desk.close();
+    }
+
     /// Nothing is ready here: takes from others, or sleeps until something comes.
     fn idle(&self, own: &Own) {
+        if self.answer_some(own) {
+            return;
+        }
         let others = own.shared.workers().len() > 1;
         let idling = Idling { worker: self, own };
         if others && own.shared.idle.steal(&idling) {
@@ -870,8 +1074,14 @@ impl Worker {
             None | Some(u64::MAX) => None,
             Some(until) => Some(Duration::from_nanos(until.saturating_sub(own.now.get()))),
         };
+        if timeout.is_none() && self.live_count() > 0 {
+            watch::worker_rests();
+        }
         let asleep_at = self.lifetime_ns();
         own.driver.poll(timeout);
+        if own.shared.config.stall_limit.is_some() {
+            watch::worker_awake();
+        }
         let rung_at = self.rung_at.load(Relaxed);
         if rung_at >= asleep_at {
             own.spin.was_rung(asleep_at, rung_at, self.lifetime_ns());

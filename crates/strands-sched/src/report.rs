@@ -1,0 +1,950 @@
+//! Reports: what every fiber does, told by the workers themselves, a little at a time.
+//!
+//! Whoever asks leaves a [`Request`] at the [`Desk`] of each worker and wakes it. A worker answers on its own
+//! stack, where all its fibers are suspended and none can go on: so what it says of a fiber, its return addresses
+//! too, is how that fiber is at one moment. It does so in slices of at most [`SLICE_FIBERS`] fibers and about
+//! [`SLICE_NS`], one whenever it looks at the clock or has nothing to do. Between slices fibers run. So
+//! a report is no picture of one moment, but: each fiber that had started when its worker took up the request, and
+//! has not ended by its turn, is in it once; none is in it twice.
+//!
+//! A worker that tells neither allocates, nor waits for a lock, nor touches memory for the first time: who asks gives it a
+//! [`Chunk`] of memory that has been written to, takes it when it is full, and gives it back empty.
+//!
+//! Where the next slice begins is marked in the list of live fibers by the worker's own header, which is in
+//! no such list otherwise: fibers that start and end meanwhile need not know.
+//!
+//! Fibers that have not started lie in queues that nobody can look into without taking them out. They are taken
+//! out and put back in order, if a queue has few ([`LOOK_INTO`]); else they are only counted.
+//!
+//! A worker that does not answer (its fiber computes, or blocks the thread) is described from outside: what its
+//! fibers' headers say, without their stacks. That goes by slices too, under the list's lock, as it may come back meanwhile.
+//!
+//! Turned down: to stop the workers (a look at 100,000 stacks takes half a second), and for others to walk the
+//! stacks of fibers (their worker may resume them at any moment).
+
+use std::collections::{HashMap, VecDeque};
+use std::mem::MaybeUninit;
+use std::panic::Location;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::about::{About, Followed, Noted};
+use crate::cancel;
+use crate::current;
+use crate::fork;
+use crate::owner;
+use crate::park::{self, Op, Outcome};
+use crate::runtime::Shared;
+use crate::task::{Header, JOIN, Run, TaskRef};
+use crate::worker::Worker;
+
+/// The most fibers that a worker tells of in one go.
+pub(crate) const SLICE_FIBERS: usize = 32;
+/// How long it does so, but for one fiber more.
+pub(crate) const SLICE_NS: u64 = 30_000;
+/// A walk that is not done by then is done anew in the next slice, where it is the first.
+const LATEST_NS: u64 = 60_000;
+/// Queues with more fibers that have not started than this are not looked into.
+pub(crate) const LOOK_INTO: usize = 64;
+/// The most return addresses of a fiber: what a walk costs is bounded too.
+const MOST_FRAMES: usize = 64;
+/// The most operations of a select that are told.
+const MOST_ARMS: usize = 16;
+/// The most bytes of a name.
+const MOST_NAME: usize = 1024;
+/// The most fibers of a chunk.
+const CHUNK_FIBERS: usize = 1024;
+
+/// What a fiber is about.
+///
+/// ```
+/// use std::time::Duration;
+/// use strands_sched::{Builder, FiberState, SpawnOptions, collect};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let state = || collect(Duration::from_secs(10))[0].fibers().next().map(|fiber| fiber.state);
+/// assert_eq!(runtime.run(SpawnOptions::default(), state)?, Some(FiberState::Running));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FiberState {
+    /// It has been spawned and has no stack yet.
+    NotStarted,
+    /// It runs.
+    Running,
+    /// It could run, and others run.
+    Ready,
+    /// It waits.
+    Parked,
+}
+
+/// What is known of one fiber.
+///
+/// ```
+/// use std::time::Duration;
+/// use strands_sched::{Builder, FiberReport, FiberState, SpawnOptions, collect, sleep_until, spawn_on};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// let options = SpawnOptions { name: Some("sleeper".into()), ..SpawnOptions::default() };
+/// spawn_on(runtime.shared(), options, || sleep_until(None))?;
+/// let report = loop {
+///     let reports = collect(Duration::from_secs(10));
+///     let fiber: &FiberReport = reports[0].fibers().next().unwrap();
+///     if fiber.state == FiberState::Parked {
+///         break fiber.clone();
+///     }
+/// };
+/// assert_eq!(report.name.as_deref(), Some("sleeper"));
+/// assert_eq!(report.spawned_at.file(), file!());
+/// assert_eq!(report.wait.unwrap().operation, "thread::sleep");
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FiberReport {
+    /// Its id.
+    pub id: u64,
+    /// The name it was given.
+    pub name: Option<String>,
+    /// The runtime it is of.
+    pub runtime: u64,
+    /// The worker it is on. None: it may start on any.
+    pub worker: Option<usize>,
+    /// What it is about.
+    pub state: FiberState,
+    /// Where it was spawned.
+    pub spawned_at: &'static Location<'static>,
+    /// What it waits for, if it is parked.
+    pub wait: Option<WaitReport>,
+    /// Where it will go on, then return addresses, the innermost first; empty if they are not known.
+    pub frames: Vec<usize>,
+    /// Whether there are more frames than that.
+    pub is_truncated: bool,
+    /// By which locks know it.
+    mark: u64,
+}
+
+/// What a fiber waits for.
+///
+/// ```
+/// use std::time::Duration;
+/// use strands_sched::{Builder, SpawnOptions, WaitReport, collect, spawn_on};
+///
+/// let runtime = Builder::new().workers(1).build()?;
+/// runtime.run(SpawnOptions::default(), || {
+///     let parent = strands_sched::with_current_task(|me| me.id());
+///     let look = move || {
+///         let reports = collect(Duration::from_secs(10));
+///         let parent = reports[0].fibers().find(|fiber| fiber.id == parent);
+///         parent.and_then(|parent| parent.wait.clone())
+///     };
+///     let child = spawn_on(runtime.shared(), SpawnOptions::default(), look)?;
+///     let id = child.task().id();
+///     let wait: WaitReport = child.join().unwrap().unwrap();
+///     assert_eq!((wait.operation, wait.held_by), ("join", Some(id)));
+///     std::io::Result::Ok(())
+/// })??;
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitReport {
+    /// The operation, such as `Mutex::lock`.
+    pub operation: &'static str,
+    /// What it is waited for, by an address or an id: the same for all who wait for the same.
+    pub object: usize,
+    /// For how long, by the worker's clock, which is looked at about every 50 µs if fibers let it.
+    pub waited: Duration,
+    /// The party that can end the wait: who holds the lock, or who is joined. None if that is not one, or not
+    /// known.
+    pub held_by: Option<u64>,
+    /// In what time it ends by itself: a time limit, also one around the call.
+    pub timeout: Option<Duration>,
+    /// The descriptor that it waits for.
+    pub descriptor: Option<u64>,
+    /// Another thread of the process does it: one of the pool for blocking work.
+    pub by_thread: bool,
+    /// The operations of a select, the first few of them.
+    pub arms: Vec<About>,
+    /// When it began, by the worker's clock.
+    pub(crate) since_ns: u64,
+    /// The mark of who holds it.
+    holder: Option<u64>,
+}
+
+impl WaitReport {
+    /// Whether somebody holds the lock that it waits for who is in no report: a plain thread, or a fiber that has ended.
+    ///
+    /// ```
+    /// fn text(wait: &strands_sched::WaitReport) -> &str {
+    ///     if wait.is_held_elsewhere() { "a plain thread has it" } else { "" }
+    /// }
+    /// ```
+    pub fn is_held_elsewhere(&self) -> bool {
+        self.holder.is_some() && self.held_by.is_none()
+    }
+
+    /// Whether something is armed that ends the wait: a time limit, a descriptor, a thread of the pool.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sched::{Builder, SpawnOptions, collect, sleep_until, spawn_on};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// spawn_on(runtime.shared(), SpawnOptions::default(), || sleep_until(None))?;
+    /// let wait = loop {
+    ///     let reports = collect(Duration::from_secs(10));
+    ///     if let Some(wait) = &reports[0].fibers().next().unwrap().wait {
+    ///         break wait.clone();
+    ///     }
+    /// };
+    /// assert!(!wait.is_armed(), "it sleeps for ever");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn is_armed(&self) -> bool {
+        self.timeout.is_some()
+            || self.descriptor.is_some()
+            || self.by_thread
+            || self.arms.iter().any(|arm| arm.descriptor.is_some())
+    }
+}
+
+/// What one worker said of its fibers.
+///
+/// ```
+/// use std::time::Duration;
+/// use strands_sched::{Builder, WorkerReport, collect};
+///
+/// let runtime = Builder::new().workers(2).build()?;
+/// let reports = collect(Duration::from_secs(10));
+/// let last: &WorkerReport = &reports[0].workers[1];
+/// assert_eq!((last.index, last.has_answered, last.fibers.len()), (1, true, 0));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorkerReport {
+    /// Its index.
+    pub index: usize,
+    /// Whether it answered. If not, its fibers are described from outside, without their stacks.
+    pub has_answered: bool,
+    /// What the runtime's builder had [`thread_token`](crate::Builder::thread_token) say; 0: nothing.
+    pub thread_token: usize,
+    /// Its fibers.
+    pub fibers: Vec<FiberReport>,
+    /// Fibers that have not started and are not among those, as they are many.
+    pub more_not_started: usize,
+    /// In how many slices it answered.
+    pub slices: usize,
+    /// The most fibers in a slice that had started.
+    pub most_in_slice: usize,
+    /// The longest that its fibers were held up, by the worker's own measurement.
+    pub longest_slice: Duration,
+}
+
+/// What is known of the fibers of one runtime.
+///
+/// ```
+/// use std::time::Duration;
+/// use strands_sched::{Builder, RuntimeReport, SpawnOptions, collect};
+///
+/// let runtime = Builder::new().workers(1).thread_name("render").build()?;
+/// let reports = runtime.run(SpawnOptions::default(), || collect(Duration::from_secs(10)))?;
+/// let report: &RuntimeReport = &reports[0];
+/// assert_eq!((&*report.name, report.fibers().count()), ("render", 1));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RuntimeReport {
+    /// Its number; never reused.
+    pub id: u64,
+    /// What its threads' names begin with.
+    pub name: String,
+    /// Its workers.
+    pub workers: Vec<WorkerReport>,
+    /// Fibers that have not started and may start on any worker.
+    pub not_started: Vec<FiberReport>,
+    /// More of those, which are only counted.
+    pub more_not_started: usize,
+}
+
+impl RuntimeReport {
+    /// All fibers that are described.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sched::{Builder, collect};
+    ///
+    /// let runtime = Builder::new().workers(1).build()?;
+    /// assert_eq!(collect(Duration::from_secs(10))[0].fibers().count(), 0);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn fibers(&self) -> impl Iterator<Item = &FiberReport> {
+        self.workers.iter().flat_map(|worker| &worker.fibers).chain(&self.not_started)
+    }
+}
+
+/// Asks the workers of all runtimes what their fibers do, and waits for the answers.
+///
+/// A worker that says nothing for `patience` is described from outside. A fiber that asks is shown as
+/// running. In a [forked child](crate::in_forked_child) there is nobody to ask.
+///
+/// ```
+/// use std::time::Duration;
+/// use strands_sched::{Builder, SpawnOptions, collect};
+///
+/// let runtime = Builder::new().workers(2).build()?;
+/// let options = SpawnOptions { name: Some("curious".into()), ..SpawnOptions::default() };
+/// let reports = runtime.run(options, || collect(Duration::from_secs(10)))?;
+/// let me = reports[0].fibers().next().unwrap();
+/// assert_eq!(me.name.as_deref(), Some("curious"));
+/// # std::io::Result::Ok(())
+/// ```
+pub fn collect(patience: Duration) -> Vec<RuntimeReport> {
+    collect_for(current::with(Header::id), patience)
+}
+
+/// As [`collect`], on behalf of the fiber with this id, which is shown as running: it waits for the caller.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// assert!(strands_sched::collect_for(0, Duration::from_secs(10)).is_empty(), "there is no runtime");
+/// ```
+pub fn collect_for(fiber: u64, patience: Duration) -> Vec<RuntimeReport> {
+    ask(Wanted::Everything, fiber, patience)
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Everything,
+    /// Fibers that wait for a party that is known, and where they stand if that is wanted.
+    Blocked {
+        frames: bool,
+    },
+}
+
+pub(crate) fn ask(wanted: Wanted, asks_for: u64, patience: Duration) -> Vec<RuntimeReport> {
+    static DUMP: Op = Op("debug::dump");
+    if fork::in_forked_child() {
+        return Vec::new();
+    }
+    let me = current::with(TaskRef::to);
+    let mut seen = 0;
+    let asked: Vec<(Arc<Shared>, Vec<Arc<Request>>)> = runtimes()
+        .into_iter()
+        .map(|shared| {
+            let requests = shared.workers().iter().map(|worker| {
+                let chunk = Chunk::new(worker.live_count());
+                let request = Arc::new(Request::new(wanted, me.clone(), chunk));
+                if worker.desk().submit(&request) {
+                    worker.poke();
+                }
+                request
+            });
+            let requests = requests.collect();
+            (shared, requests)
+        })
+        .collect();
+    let mut answers: Vec<Vec<Answer>> = asked
+        .iter()
+        .map(|(_, requests)| requests.iter().map(|_| Answer::default()).collect())
+        .collect();
+    let requests = || asked.iter().flat_map(|(_, requests)| requests);
+    loop {
+        let is_there =
+            |request: &Arc<Request>| request.state() == State::Answered || !request.full.is_empty();
+        let all_have = || requests().all(|request| request.state() == State::Answered);
+        let deadline = Instant::now() + patience;
+        let any = || all_have() || requests().any(|request| !request.full.is_empty());
+        let outcome = cancel::uncancellable(|| park::wait_until(&DUMP, 0, Some(deadline), any));
+        let are_done = all_have(); // Before the last chunks are looked for.
+        let mut progress = outcome == Outcome::Woken;
+        for ((shared, requests), answers) in asked.iter().zip(&mut answers) {
+            let requests = shared.workers().iter().zip(requests).zip(answers);
+            for ((worker, request), answer) in requests.filter(|((_, it), _)| is_there(it)) {
+                progress |= answer.take_from(request, worker, shared.id());
+            }
+        }
+        // It may be in the middle of many fibers of others, too.
+        let slices: usize = requests().map(|request| request.slices.load(Ordering::Relaxed)).sum();
+        progress |= std::mem::replace(&mut seen, slices) != slices;
+        if are_done || !progress {
+            break;
+        }
+    }
+    let reports = asked.iter().zip(answers);
+    let reports = reports.map(|((shared, requests), answers)| {
+        gather(shared, requests, answers, wanted, asks_for) //
+    });
+    let mut reports: Vec<_> = reports.collect();
+    name_holders(&mut reports);
+    reports
+}
+
+/// What a worker has told so far.
+#[derive(Default)]
+struct Answer {
+    fibers: Vec<FiberReport>,
+}
+
+impl Answer {
+    /// Takes a full chunk and gives it back, if there is one.
+    fn take_from(&mut self, request: &Request, worker: &Worker, runtime: u64) -> bool {
+        let Some(mut chunk) = request.full.take() else { return false };
+        self.fibers.extend(chunk.reports(runtime, worker.index()));
+        chunk.clear();
+        if request.is_open() {
+            request.empty.put(chunk);
+            worker.poke();
+        }
+        true
+    }
+}
+
+/// Replaces the marks of those who hold locks by their ids, as far as they are in the report.
+fn name_holders(reports: &mut [RuntimeReport]) {
+    let fibers = reports.iter().flat_map(RuntimeReport::fibers);
+    let ids: HashMap<u64, u64> = fibers.map(|fiber| (fiber.mark, fiber.id)).collect();
+    let workers = reports.iter_mut().flat_map(|runtime| &mut runtime.workers);
+    let waits =
+        workers.flat_map(|worker| &mut worker.fibers).filter_map(|fiber| fiber.wait.as_mut());
+    for wait in waits {
+        let holder = wait.holder.and_then(|mark| ids.get(&mark));
+        wait.held_by = wait.held_by.or(holder.copied());
+    }
+}
+
+/// Puts a runtime's report together from what its workers have answered.
+fn gather(
+    shared: &Shared,
+    requests: &[Arc<Request>],
+    answers: Vec<Answer>,
+    wanted: Wanted,
+    asks_for: u64,
+) -> RuntimeReport {
+    let workers = shared.workers().iter().zip(requests).zip(answers);
+    let workers = workers.map(|((worker, request), answer)| {
+        request.finish(worker, answer.fibers, shared.id(), asks_for) //
+    });
+    let workers = workers.collect();
+    let mut not_started = Vec::new();
+    let mut more_not_started = 0;
+    if wanted == Wanted::Everything {
+        more_not_started = shared.look_into_shared_queues(|task| {
+            not_started.push(FiberReport::of_fresh(task, shared.id()));
+        });
+    }
+    let name = shared.config.thread_name.clone();
+    RuntimeReport { id: shared.id(), name, workers, not_started, more_not_started }
+}
+
+/// All runtimes that are there.
+static RUNTIMES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+/// Makes `shared` one of those that are asked.
+pub(crate) fn register(shared: &Arc<Shared>) {
+    let mut runtimes = lock(&RUNTIMES);
+    runtimes.retain(|runtime| runtime.strong_count() > 0);
+    runtimes.push(Arc::downgrade(shared));
+}
+
+pub(crate) fn runtimes() -> Vec<Arc<Shared>> {
+    // One that has ended may be held for a moment by who has asked before.
+    let is_there = |shared: &Arc<Shared>| {
+        shared.workers().iter().any(|worker| !worker.has_ended() || worker.live_count() > 0)
+    };
+    lock(&RUNTIMES).iter().filter_map(Weak::upgrade).filter(is_there).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FiberReport {
+    /// One that has not started, and may start anywhere.
+    fn of_fresh(task: &TaskRef, runtime: u64) -> FiberReport {
+        FiberReport::new(&Told::of(task, FiberState::NotStarted), task.name(), runtime, None, 0)
+    }
+
+    /// One that has started, from any thread. None if it has just ended.
+    pub(crate) fn of_started(
+        header: &Header,
+        runtime: u64,
+        worker: &Worker,
+    ) -> Option<FiberReport> {
+        let told = Told::of_started(header)?;
+        let (index, now_ns) = (Some(worker.index()), worker.now_ns());
+        Some(FiberReport::new(&told, header.name(), runtime, index, now_ns))
+    }
+
+    fn new(
+        told: &Told,
+        name: Option<&str>,
+        runtime: u64,
+        worker: Option<usize>,
+        now_ns: u64,
+    ) -> FiberReport {
+        let since = |ns: u64| Duration::from_nanos(now_ns.saturating_sub(ns));
+        let wait = told.wait.map(|(op, object)| WaitReport {
+            operation: op.0,
+            object,
+            waited: since(told.since_ns),
+            held_by: ptr::eq(op, &JOIN).then_some(object as u64),
+            timeout: told.until_ns.map(|ns| Duration::from_nanos(ns.saturating_sub(now_ns))),
+            descriptor: match told.noted {
+                Noted::Descriptor(descriptor) => Some(descriptor),
+                _ => None,
+            },
+            by_thread: told.noted == Noted::Thread,
+            arms: Vec::new(),
+            since_ns: told.since_ns,
+            holder: told.holder,
+        });
+        FiberReport {
+            id: told.id,
+            name: name.map(String::from),
+            runtime,
+            worker,
+            state: told.state,
+            spawned_at: told.spawned_at,
+            wait,
+            frames: Vec::new(),
+            is_truncated: told.is_truncated,
+            mark: told.mark,
+        }
+    }
+}
+
+/// What is written down of a fiber: no more than a copy of words.
+struct Told {
+    id: u64,
+    mark: u64,
+    state: FiberState,
+    spawned_at: &'static Location<'static>,
+    wait: Option<(&'static Op, usize)>,
+    since_ns: u64,
+    until_ns: Option<u64>,
+    noted: Noted,
+    holder: Option<u64>,
+    is_truncated: bool,
+    /// How many bytes, frames and operations it has in the chunk.
+    name: Option<usize>,
+    frames: usize,
+    arms: usize,
+}
+
+impl Told {
+    fn of(header: &Header, state: FiberState) -> Told {
+        Told {
+            id: header.id(),
+            mark: owner::mark_of(header),
+            state,
+            spawned_at: header.spawned_at(),
+            wait: None,
+            since_ns: 0,
+            until_ns: None,
+            noted: Noted::Nothing,
+            holder: None,
+            is_truncated: false,
+            name: None,
+            frames: 0,
+            arms: 0,
+        }
+    }
+
+    /// As its header says; from any thread. None if it has just ended.
+    fn of_started(header: &Header) -> Option<Told> {
+        let state = match header.run() {
+            Run::Running => FiberState::Running,
+            Run::Ready => FiberState::Ready,
+            Run::Parked => FiberState::Parked,
+            // Linked and not yet entered: its worker is about to run it.
+            Run::Fresh => FiberState::Ready,
+            Run::Ended => return None,
+        };
+        let mut told = Told::of(header, state);
+        if state == FiberState::Parked {
+            told.wait = header.wait();
+            told.since_ns = header.since_ns();
+            told.until_ns = header.until_ns();
+            told.noted = Noted::of(header.detail());
+        }
+        Some(told)
+    }
+}
+
+/// Memory that a worker writes to, and does not allocate: it belongs to who asks.
+pub(crate) struct Chunk {
+    told: Vec<Told>,
+    names: String,
+    frames: Vec<usize>,
+    arms: Vec<About>,
+    /// The worker's clock.
+    now_ns: u64,
+}
+
+impl Chunk {
+    /// One for a worker with so many fibers, or for the first of them. The memory has been written to.
+    fn new(fibers: usize) -> Box<Chunk> {
+        fn touched<T>(count: usize) -> Vec<T> {
+            let mut vec = Vec::with_capacity(count);
+            vec.spare_capacity_mut().fill_with(MaybeUninit::zeroed);
+            vec
+        }
+        // Those that have not started, and some more that have.
+        let fibers = (fibers + 2 * LOOK_INTO + SLICE_FIBERS).min(CHUNK_FIBERS);
+        let mut names = String::from_utf8(vec![0; fibers * 32 + MOST_NAME]).expect("zeros");
+        names.clear();
+        Box::new(Chunk {
+            told: touched(fibers),
+            names,
+            frames: touched(fibers * 12 + MOST_FRAMES),
+            arms: touched(fibers / 4 + MOST_ARMS),
+            now_ns: 0,
+        })
+    }
+
+    fn clear(&mut self) {
+        self.told.clear();
+        self.names.clear();
+        self.frames.clear();
+        self.arms.clear();
+    }
+
+    /// Whether any fiber finds a place.
+    pub(crate) fn has_room(&self) -> bool {
+        let Chunk { told, names, frames, arms, .. } = self;
+        told.len() < told.capacity()
+            && names.capacity() - names.len() >= MOST_NAME
+            && frames.capacity() - frames.len() >= MOST_FRAMES
+            && arms.capacity() - arms.len() >= MOST_ARMS
+    }
+
+    pub(crate) fn set_now_ns(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Adds one that has not started, if there is room; says how many it left out.
+    pub(crate) fn add_fresh(&mut self, task: &TaskRef) -> usize {
+        if self.has_room() {
+            self.add(Told::of(task, FiberState::NotStarted), task);
+            return 0;
+        }
+        1
+    }
+
+    fn add(&mut self, mut told: Told, header: &Header) {
+        if let Some(name) = header.name() {
+            let name = &name[..name.floor_char_boundary(MOST_NAME)];
+            self.names.push_str(name);
+            told.name = Some(name.len());
+        }
+        self.told.push(told);
+    }
+
+    fn reports(&self, runtime: u64, worker: usize) -> impl Iterator<Item = FiberReport> {
+        let (mut names, mut frames, mut arms) = (&*self.names, &*self.frames, &*self.arms);
+        self.told.iter().map(move |told| {
+            let name = told.name.map(|length| {
+                let (name, rest) = names.split_at(length);
+                names = rest;
+                name
+            });
+            let mut report = FiberReport::new(told, name, runtime, Some(worker), self.now_ns);
+            report.frames = frames.split_off(..told.frames).unwrap_or_default().to_vec();
+            let arms = arms.split_off(..told.arms).unwrap_or_default();
+            if let Some(wait) = &mut report.wait {
+                wait.arms = arms.to_vec();
+            }
+            report
+        })
+    }
+}
+
+/// Where one thread puts a box, and another takes it. Neither waits.
+struct Handoff<T>(AtomicPtr<T>);
+
+impl<T> Handoff<T> {
+    fn new(first: Option<Box<T>>) -> Handoff<T> {
+        Handoff(AtomicPtr::new(first.map_or(ptr::null_mut(), Box::into_raw)))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed).is_null()
+    }
+
+    fn put(&self, value: Box<T>) {
+        drop(Handoff(AtomicPtr::new(self.0.swap(Box::into_raw(value), Ordering::AcqRel))));
+    }
+
+    fn take(&self) -> Option<Box<T>> {
+        let taken = self.0.swap(ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: what is in there came from `Box::into_raw`, and the swap has made it ours.
+        (!taken.is_null()).then(|| unsafe { Box::from_raw(taken) })
+    }
+}
+
+impl<T> Drop for Handoff<T> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+// SAFETY: it owns a box, which it hands from thread to thread.
+unsafe impl<T: Send> Send for Handoff<T> {}
+// SAFETY: as above; nobody gets a reference to what is in the box.
+unsafe impl<T: Send> Sync for Handoff<T> {}
+
+/// Where requests lie until their worker has answered.
+pub(crate) struct Desk {
+    /// Whether any lie there: a hint.
+    is_busy: AtomicBool,
+    requests: Mutex<Requests>,
+}
+
+#[derive(Default)]
+struct Requests {
+    open: VecDeque<Arc<Request>>,
+    /// The worker has no fibers any more, and looks no more.
+    is_closed: bool,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Desk {
+        Desk { is_busy: AtomicBool::new(false), requests: Mutex::default() }
+    }
+
+    /// Leaves `request`; false if the worker has ended, which answers it.
+    fn submit(&self, request: &Arc<Request>) -> bool {
+        let mut requests = lock(&self.requests);
+        if requests.is_closed {
+            request.state.store(State::Answered as u8, Ordering::Release);
+            return false;
+        }
+        requests.open.push_back(request.clone());
+        self.is_busy.store(true, Ordering::Relaxed);
+        true
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Relaxed)
+    }
+
+    /// Takes the request that is to be answered next. None also if somebody is about to leave one, who then wakes the worker.
+    pub(crate) fn next(&self) -> Option<Arc<Request>> {
+        let mut requests = match self.requests.try_lock() {
+            Ok(requests) => requests,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let request = requests.open.pop_front();
+        self.is_busy.store(!requests.open.is_empty(), Ordering::Relaxed);
+        request
+    }
+
+    /// Answers all requests, and those to come: there are no fibers.
+    pub(crate) fn close(&self) {
+        let open = {
+            let mut requests = lock(&self.requests);
+            requests.is_closed = true;
+            self.is_busy.store(false, Ordering::Relaxed);
+            std::mem::take(&mut requests.open)
+        };
+        open.iter().for_each(|request| request.answered());
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    Open,
+    Answered,
+    /// Whoever asked does not wait any more.
+    GivenUp,
+}
+
+/// One question to one worker.
+pub(crate) struct Request {
+    wanted: Wanted,
+    asker: TaskRef,
+    state: AtomicU8,
+    /// For the worker to write to. There is one chunk.
+    empty: Handoff<Chunk>,
+    /// For who asks to read.
+    full: Handoff<Chunk>,
+    more_not_started: AtomicUsize,
+    slices: AtomicUsize,
+    most_in_slice: AtomicUsize,
+    longest_ns: AtomicU64,
+}
+
+/// A request that a worker has taken up.
+pub(crate) struct Answering {
+    pub(crate) request: Arc<Request>,
+    /// None: who asked has it.
+    pub(crate) chunk: Option<Box<Chunk>>,
+    /// The first slice was told: the worker's header marks a place in the list of live fibers.
+    pub(crate) has_begun: bool,
+}
+
+impl Request {
+    fn new(wanted: Wanted, asker: TaskRef, chunk: Box<Chunk>) -> Request {
+        Request {
+            wanted,
+            asker,
+            state: AtomicU8::new(State::Open as u8),
+            empty: Handoff::new(Some(chunk)),
+            full: Handoff::new(None),
+            more_not_started: AtomicUsize::new(0),
+            slices: AtomicUsize::new(0),
+            most_in_slice: AtomicUsize::new(0),
+            longest_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// The chunk, if it was given back.
+    pub(crate) fn take_empty(&self) -> Option<Box<Chunk>> {
+        self.empty.take()
+    }
+
+    /// Hands over what was told so far.
+    pub(crate) fn deliver(&self, chunk: Box<Chunk>) {
+        self.full.put(chunk);
+        self.asker.wake();
+    }
+
+    fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Open,
+            1 => State::Answered,
+            _ => State::GivenUp,
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.state() == State::Open
+    }
+
+    pub(crate) fn wants_everything(&self) -> bool {
+        self.wanted == Wanted::Everything
+    }
+
+    /// Writes down what `header`'s worker says of it, on its own stack; nothing if that is not asked for. False: it took too
+    /// long, counted from `begun_at`, and is to be asked again.
+    ///
+    /// # Safety
+    ///
+    /// On the own stack of `header`'s worker; `header` is a fiber of it that has started. The chunk has room.
+    pub(crate) unsafe fn describe(
+        &self,
+        header: &Header,
+        chunk: &mut Chunk,
+        begun_at: Option<Instant>,
+    ) -> bool {
+        let frames = match self.wanted {
+            Wanted::Everything => true,
+            Wanted::Blocked { frames } => {
+                if header.run() != Run::Parked || !header.may_be_blocked() {
+                    return true;
+                }
+                frames
+            }
+        };
+        let Some(mut told) = Told::of_started(header) else { return true };
+        if told.state == FiberState::Parked {
+            // SAFETY: it is parked, and cannot go on before this worker leaves its own stack.
+            let detail = unsafe { Followed::new(header.detail()) };
+            told.holder = detail.lock().and_then(owner::holder_of);
+            let arms = detail.arms().iter().take(MOST_ARMS).map(|operation| operation.about());
+            told.arms = arms.len();
+            chunk.arms.extend(arms);
+        }
+        if frames {
+            let (mut count, mut is_truncated, mut is_late) = (0, false, false);
+            let late = |begun_at: Instant| begun_at.elapsed() > Duration::from_nanos(LATEST_NS);
+            // SAFETY: it is suspended, as all fibers of a worker that is on its own stack, which is this.
+            unsafe {
+                (*header.context()).walk(&mut |address| {
+                    is_truncated = count == MOST_FRAMES;
+                    is_late = count % 4 == 3 && begun_at.is_some_and(late);
+                    let goes_on = !is_truncated && !is_late;
+                    if goes_on {
+                        chunk.frames.push(address);
+                        count += 1;
+                    }
+                    goes_on
+                });
+            }
+            if is_late {
+                chunk.frames.truncate(chunk.frames.len() - count);
+                chunk.arms.truncate(chunk.arms.len() - told.arms);
+                return false;
+            }
+            (told.frames, told.is_truncated) = (count, is_truncated);
+        }
+        chunk.add(told, header);
+        true
+    }
+
+    /// Notes how a slice went.
+    pub(crate) fn note_slice(&self, started: usize, more_not_started: usize, time: Duration) {
+        self.most_in_slice.fetch_max(started, Ordering::Relaxed);
+        self.longest_ns.fetch_max(time.as_nanos() as u64, Ordering::Relaxed);
+        self.more_not_started.fetch_add(more_not_started, Ordering::Relaxed);
+        self.slices.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn answered(&self) {
+        let (open, answered) = (State::Open as u8, State::Answered as u8);
+        let state = &self.state;
+        if state.compare_exchange(open, answered, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.asker.wake();
+        }
+    }
+
+    /// The answer as it stands; if there is none, what can be seen from outside.
+    fn finish(
+        &self,
+        worker: &Worker,
+        mut fibers: Vec<FiberReport>,
+        runtime: u64,
+        me: u64,
+    ) -> WorkerReport {
+        let (open, given_up) = (State::Open as u8, State::GivenUp as u8);
+        let state = &self.state;
+        let is_open = state.compare_exchange(open, given_up, Ordering::AcqRel, Ordering::Acquire);
+        let has_answered = is_open.is_err();
+        if !has_answered {
+            fibers.clear();
+            self.more_not_started.store(worker.fresh_count(), Ordering::Relaxed);
+            worker.poke(); // If it comes back it finds that nobody waits any more.
+            worker.look_from_outside(|header| {
+                fibers.extend(FiberReport::of_started(header, runtime, worker));
+                true
+            });
+        } else if let Some(chunk) = self.full.take() {
+            fibers.extend(chunk.reports(runtime, worker.index()));
+        }
+        // Who asks waits for the answer, but that is not what it is about.
+        if let Some(asker) = fibers.iter_mut().find(|fiber| fiber.id == me) {
+            asker.state = FiberState::Running;
+            asker.wait = None;
+        }
+        WorkerReport {
+            index: worker.index(),
+            has_answered,
+            thread_token: worker.thread_token(),
+            fibers,
+            more_not_started: self.more_not_started.load(Ordering::Relaxed),
+            slices: self.slices.load(Ordering::Relaxed),
+            most_in_slice: self.most_in_slice.load(Ordering::Relaxed),
+            longest_slice: Duration::from_nanos(self.longest_ns.load(Ordering::Relaxed)),
+        }
+    }
+}

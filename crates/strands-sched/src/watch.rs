@@ -1,0 +1,543 @@
+//! The watch: notices fibers that wait for each other, runtimes in which all wait, and fibers that do not let others run.
+//!
+//! One thread for all runtimes. It sleeps without a timeout while there is nothing to look for:
+//!
+//! - A fiber that is about to wait for a lock or for another fiber arms it. It looks [`PAUSE`] later, once, at those that
+//!   wait so then, and sleeps again if nobody has armed it since. So a wait that lasts is looked at once or twice,
+//!   however long it lasts.
+//! - A worker that has fibers and goes to sleep without a time limit arms it too. It looks [`LULL`] later, once, from
+//!   outside: that wakes nobody, and ends at the first fiber for which something is armed.
+//! - Where a runtime has a stall limit, it looks four times in that time at the turns its workers have made, until all
+//!   workers sleep; the first to wake arms it again.
+//!
+//! # Cycles
+//!
+//! Who waits for a lock waits for its holder, who joins waits for the joined: each for one party. Following that from
+//! party to party ends at one that does not wait so, or comes round. Then all of these wait for ever, whatever
+//! others do. A report is not of one moment, so a cycle in it may never have been. It is looked at
+//! again, and is reported if each of them is still in the same wait: one that began before the first look. Then all were in
+//! them at once.
+//!
+//! A fiber that waits for a message, a socket or a permit is part of no cycle: any thread may still end that wait.
+//! So no program is called dead that is not.
+//!
+//! # A standstill
+//!
+//! All fibers of a runtime wait, and nothing is armed that would wake one: no time limit, no descriptor, no job of the
+//! pool, nothing outside that holds what one waits for or is joined. Only a plain thread could still send a message to one
+//! of them, and the report says so: it is made once for the same fibers. For the stacks the workers are asked then.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::mpsc;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use crate::about::Noted;
+use crate::current;
+use crate::report::{self, FiberReport, FiberState, Wanted};
+use crate::runtime::Shared;
+use crate::task::Run;
+use crate::worker::Worker;
+
+/// How long after a wait began it is looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Looking takes at most one part of so many of a CPU's time.
+const SHARE: u32 = 200;
+/// For how long all fibers of a runtime have to wait.
+const LULL: Duration = Duration::from_millis(500);
+/// Of the fibers that one holds up, so many are named.
+const MOST_NAMED: usize = 16;
+/// How long workers may take to say what their fibers wait for.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Something that a program should not do, and that ends in a hang.
+///
+/// ```
+/// use strands_sched::{Trouble, on_trouble};
+///
+/// on_trouble(|trouble| match trouble {
+///     Trouble::Cycle(cycle) => eprintln!("{} fibers wait for each other", cycle.fibers.len()),
+///     Trouble::Stall(stall) => eprintln!("fiber {} lets nobody else run", stall.fiber.id),
+///     _ => {}
+/// });
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// Fibers wait for each other.
+    Cycle(Cycle),
+    /// All fibers of a runtime wait for each other, or for a plain thread.
+    Standstill(Standstill),
+    /// A fiber does not let others run.
+    Stall(Box<Stall>),
+}
+
+/// Fibers of which each waits for the next, and the last for the first.
+///
+/// ```
+/// fn ids(cycle: &strands_sched::Cycle) -> Vec<u64> {
+///     cycle.fibers.iter().map(|fiber| fiber.id).collect()
+/// }
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Cycle {
+    /// The fibers, with their frames.
+    pub fibers: Vec<FiberReport>,
+    /// How many more wait for one of these, or for one that does.
+    pub others_waiting: usize,
+}
+
+/// The fibers of a runtime, all of which wait for what only they, or a plain thread, can bring about.
+///
+/// ```
+/// fn line(standstill: &strands_sched::Standstill) -> String {
+///     format!("all {} fibers of {} wait", standstill.fibers.len(), standstill.name)
+/// }
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Standstill {
+    /// The number of the runtime.
+    pub runtime: u64,
+    /// What its threads' names begin with.
+    pub name: String,
+    /// The fibers, with their frames.
+    pub fibers: Vec<FiberReport>,
+}
+
+/// A fiber that has run for longer than its runtime's stall limit.
+///
+/// ```
+/// fn line(stall: &strands_sched::Stall) -> String {
+///     format!("fiber {} has run for {:?}", stall.fiber.id, stall.stalled_for)
+/// }
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Stall {
+    /// The fiber, as far as can be seen from outside.
+    pub fiber: FiberReport,
+    /// For how long its worker has done nothing else, at least.
+    pub stalled_for: Duration,
+    /// How many fibers its worker has besides.
+    pub others: usize,
+    /// How many of those are ready to run, and are held up.
+    pub ready: usize,
+    /// The first few of these.
+    pub held_up: Vec<FiberReport>,
+    /// As in [`WorkerReport`](crate::WorkerReport).
+    pub thread_token: usize,
+}
+
+static ON_TROUBLE: OnceLock<fn(&Trouble)> = OnceLock::new();
+
+/// Has `f` called with what the watch notices, on its thread. The first call counts; until there is one, nobody is told.
+///
+/// ```
+/// strands_sched::on_trouble(|trouble| eprintln!("{trouble:?}"));
+/// ```
+pub fn on_trouble(f: fn(&Trouble)) {
+    let _ = ON_TROUBLE.set(f);
+}
+
+static THREAD: OnceLock<Option<Thread>> = OnceLock::new();
+/// Somebody is about to wait for a party since the last look.
+static ARMED: AtomicBool = AtomicBool::new(false);
+/// A worker that has fibers went to sleep without a time limit since the last look.
+static RESTS: AtomicBool = AtomicBool::new(false);
+/// A worker that may stall is awake, as far as is known.
+static AWAKE: AtomicBool = AtomicBool::new(false);
+
+/// Starts the thread, if there is none. If it cannot be started nobody watches.
+pub(crate) fn start(stalls: bool) {
+    THREAD.get_or_init(|| {
+        // As the monitor's: it is awaited.
+        let (begins, begun) = mpsc::channel::<()>();
+        let main = move || {
+            drop(begins);
+            watch();
+        };
+        let started = thread::Builder::new().name("strands-watch".into()).spawn(main);
+        let _ = begun.recv();
+        started.ok().map(|handle| handle.thread().clone())
+    });
+    if stalls {
+        worker_awake();
+    }
+}
+
+/// As [`arm`]; nothing if a plain thread runs.
+#[inline]
+pub(crate) fn arm_in_fiber() {
+    if !ARMED.load(Relaxed) && !current::header().is_thread() {
+        rouse(&ARMED);
+    }
+}
+
+/// A worker with fibers is about to sleep without a time limit.
+#[inline]
+pub(crate) fn worker_rests() {
+    if !RESTS.load(Relaxed) {
+        rouse(&RESTS);
+    }
+}
+
+/// A worker has left its driver.
+#[inline]
+pub(crate) fn worker_awake() {
+    if !AWAKE.load(Relaxed) {
+        rouse(&AWAKE);
+    }
+}
+
+#[cold]
+fn rouse(flag: &AtomicBool) {
+    if !flag.swap(true, SeqCst)
+        && let Some(Some(thread)) = THREAD.get()
+    {
+        thread.unpark();
+    }
+}
+
+fn watch() {
+    let mut cycles = Cycles { look_at: None, reported: HashSet::new(), members: HashSet::new() };
+    let mut standstills = Standstills { look_at: None, reported: HashSet::new() };
+    let mut stalls = Stalls { look_at: None, seen: HashMap::new() };
+    loop {
+        let now = Instant::now();
+        cycles.step(now);
+        standstills.step(now, &cycles);
+        stalls.step(now);
+        let looks = [cycles.look_at, standstills.look_at, stalls.look_at];
+        match looks.into_iter().flatten().min() {
+            Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
+            None => thread::park(),
+        }
+    }
+}
+
+fn tell(trouble: Trouble) {
+    if let Some(on_trouble) = ON_TROUBLE.get() {
+        on_trouble(&trouble);
+    }
+}
+
+struct Cycles {
+    look_at: Option<Instant>,
+    /// Each by its fiber with the least id, and since when that has waited.
+    reported: HashSet<(u64, u64)>,
+    /// All fibers of those.
+    members: HashSet<u64>,
+}
+
+impl Cycles {
+    fn step(&mut self, now: Instant) {
+        match self.look_at {
+            // Not armed any more before the pause: who arms it after this is seen by the next look.
+            None if ARMED.swap(false, SeqCst) => self.look_at = Some(now + PAUSE),
+            Some(at) if at <= now => {
+                self.look();
+                let rearmed = ARMED.swap(false, SeqCst);
+                let pause = PAUSE.max(now.elapsed() * SHARE);
+                self.look_at = rearmed.then(|| Instant::now() + pause);
+            }
+            _ => {}
+        }
+    }
+
+    fn look(&mut self) {
+        let before = Waits::of(false);
+        if before.cycles().is_empty() {
+            return;
+        }
+        let mut after = Waits::of(true);
+        for ids in after.cycles() {
+            let is_same = |id: &u64| {
+                before.0.get(id).zip(after.0.get(id)).is_some_and(|(before, after)| {
+                    let (before, after) = (before.wait.as_ref(), after.wait.as_ref());
+                    // By its own clock it waited at the first look, and has begun no wait since.
+                    before.zip(after).is_some_and(|(before, after)| {
+                        before.since_ns == after.since_ns
+                            && before.object == after.object
+                            && before.held_by == after.held_by
+                            && !before.waited.is_zero()
+                    })
+                })
+            };
+            if !ids.iter().all(is_same) {
+                ARMED.store(true, SeqCst); // Too young to tell: look again.
+                continue;
+            }
+            let first = &after.0[&ids[0]];
+            let since_ns = first.wait.as_ref().map_or(0, |wait| wait.since_ns);
+            if self.reported.insert((first.id, since_ns)) {
+                let others_waiting = after.behind(&ids);
+                let fibers: Vec<_> = ids.iter().filter_map(|id| after.0.remove(id)).collect();
+                self.members.extend(ids);
+                if !report::runtimes().iter().any(|shared| {
+                    shared.config.reports_deadlocks && shared.id() == fibers[0].runtime
+                }) {
+                    continue;
+                }
+                tell(Trouble::Cycle(Cycle { fibers, others_waiting }));
+            }
+        }
+    }
+}
+
+/// The fibers that wait for a party that is known, by their ids.
+struct Waits(HashMap<u64, FiberReport>);
+
+impl Waits {
+    fn of(frames: bool) -> Waits {
+        let reports = report::ask(Wanted::Blocked { frames }, 0, PATIENCE);
+        let fibers = reports.into_iter().flat_map(|runtime| runtime.workers);
+        let fibers = fibers.filter(|worker| worker.has_answered).flat_map(|worker| worker.fibers);
+        Waits(fibers.map(|fiber| (fiber.id, fiber)).collect())
+    }
+
+    /// For whom `id` waits.
+    fn next(&self, id: u64) -> Option<u64> {
+        self.0.get(&id)?.wait.as_ref()?.held_by
+    }
+
+    /// The cycles, each from its least id on.
+    fn cycles(&self) -> Vec<Vec<u64>> {
+        let mut visited = HashSet::new();
+        let mut cycles = Vec::new();
+        for &start in self.0.keys() {
+            let mut path = Vec::new();
+            let mut at = Some(start);
+            while let Some(id) = at
+                && visited.insert(id)
+            {
+                path.push(id);
+                at = self.next(id);
+            }
+            // It ends at one that was visited before: in this walk, or in an earlier one.
+            let Some(begin) = path.iter().position(|&id| Some(id) == at) else { continue };
+            let mut cycle = path.split_off(begin);
+            let least = cycle.iter().enumerate().min_by_key(|(_, id)| **id).map_or(0, |(i, _)| i);
+            cycle.rotate_left(least);
+            cycles.push(cycle);
+        }
+        cycles.sort();
+        cycles
+    }
+
+    /// How many of the others wait for one of `cycle`, or for one that does.
+    fn behind(&self, cycle: &[u64]) -> usize {
+        let leads_there = |&&start: &&u64| {
+            let steps =
+                std::iter::successors(Some(start), |&id| self.next(id)).take(self.0.len() + 1);
+            steps.skip(1).any(|id| cycle.contains(&id))
+        };
+        self.0.keys().filter(|id| !cycle.contains(id)).filter(leads_there).count()
+    }
+}
+
+struct Standstills {
+    look_at: Option<Instant>,
+    /// Each by its fibers' ids.
+    reported: HashSet<Vec<u64>>,
+}
+
+impl Standstills {
+    fn step(&mut self, now: Instant, cycles: &Cycles) {
+        match self.look_at {
+            None if RESTS.swap(false, SeqCst) => self.look_at = Some(now + 2 * LULL),
+            Some(at) if at <= now => {
+                let is_too_young = self.look(cycles);
+                let again = RESTS.swap(false, SeqCst) || is_too_young;
+                self.look_at = again.then(|| Instant::now() + 2 * LULL);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether some have not waited for long enough.
+    fn look(&mut self, cycles: &Cycles) -> bool {
+        let mut is_too_young = false;
+        for shared in report::runtimes().iter().filter(|shared| shared.config.reports_deadlocks) {
+            let Some(ids) = waiting(shared) else { continue };
+            // The workers are asked once for the same fibers.
+            if self.reported.contains(&ids) || ids.iter().any(|id| cycles.members.contains(id)) {
+                continue;
+            }
+            let reports = report::ask(Wanted::Everything, 0, PATIENCE);
+            let Some(report) = reports.into_iter().find(|report| report.id == shared.id()) else {
+                continue;
+            };
+            let all_told = report.more_not_started == 0
+                && report.workers.iter().all(|it| it.has_answered && it.more_not_started == 0);
+            let is_stuck = |fiber: &FiberReport| {
+                fiber.state == FiberState::Parked
+                    && fiber.wait.as_ref().is_some_and(|wait| {
+                        let inside = |id| ids.binary_search(&id).is_ok();
+                        !wait.is_armed()
+                            && !wait.is_held_elsewhere()
+                            && wait.held_by.is_none_or(inside)
+                    })
+            };
+            if !all_told || !report.fibers().all(is_stuck) {
+                continue;
+            }
+            let has_waited =
+                |fiber: &FiberReport| fiber.wait.as_ref().map(|wait| wait.waited) > Some(LULL);
+            if !report.fibers().all(has_waited) {
+                is_too_young = true;
+                continue;
+            }
+            self.reported.insert(ids);
+            let fibers = report.fibers().cloned().collect();
+            let standstill = Standstill { runtime: report.id, name: report.name, fibers };
+            tell(Trouble::Standstill(standstill));
+        }
+        is_too_young
+    }
+}
+
+/// The ids of the fibers of a runtime, in order, if all seem to wait and nothing seems to be armed. Wakes nobody.
+fn waiting(shared: &Shared) -> Option<Vec<u64>> {
+    if shared.has_fresh() || shared.pool.is_busy() {
+        return None;
+    }
+    let mut ids = Vec::new();
+    for worker in shared.workers() {
+        let rests = || worker.is_asleep() || worker.has_ended();
+        let mut is_stuck = !worker.has_fresh();
+        if is_stuck && rests() {
+            worker.look_from_outside(|header| {
+                let is_armed = header.until_ns().is_some()
+                    || matches!(Noted::of(header.detail()), Noted::Descriptor(_) | Noted::Thread);
+                is_stuck = rests() && header.run() == Run::Parked && !is_armed;
+                ids.push(header.id());
+                is_stuck
+            });
+        }
+        if !is_stuck || !rests() {
+            return None;
+        }
+    }
+    ids.sort_unstable();
+    Some(ids).filter(|ids| !ids.is_empty())
+}
+
+struct Stalls {
+    look_at: Option<Instant>,
+    /// Workers by their address, as none is ever freed.
+    seen: HashMap<*const Worker, Turn>,
+}
+
+/// What a worker was about when it was last looked at.
+struct Turn {
+    turns: u32,
+    since: Instant,
+    /// The fiber that ran when half of the limit had passed.
+    culprit: Option<u64>,
+    is_reported: bool,
+}
+
+impl Stalls {
+    fn step(&mut self, now: Instant) {
+        match self.look_at {
+            // Not at once: a worker that has just left its driver still seems asleep.
+            None if AWAKE.load(Relaxed) => {
+                self.look_at = shortest_limit().map(|limit| now + limit / 4)
+            }
+            Some(at) if at <= now => {
+                let is_someone_awake = self.look_at_all(now);
+                // All seem asleep: once more, as one may have been about to wake. Who wakes after this says so.
+                let again = is_someone_awake || AWAKE.swap(false, SeqCst);
+                let limit = shortest_limit().filter(|_| again);
+                self.look_at = limit.map(|limit| Instant::now() + limit / 4);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether any worker that may stall is awake.
+    fn look_at_all(&mut self, now: Instant) -> bool {
+        let mut is_someone_awake = false;
+        for shared in report::runtimes() {
+            let Some(limit) = shared.config.stall_limit else { continue };
+            for worker in shared.workers() {
+                if worker.is_asleep() || worker.has_ended() {
+                    self.seen.remove(&std::ptr::from_ref(*worker));
+                } else {
+                    is_someone_awake = true;
+                    self.look(worker, shared.id(), limit, now);
+                }
+            }
+        }
+        if !is_someone_awake {
+            self.seen.clear();
+        }
+        is_someone_awake
+    }
+
+    fn look(&mut self, worker: &'static Worker, runtime: u64, limit: Duration, now: Instant) {
+        let fresh = Turn { turns: worker.turns(), since: now, culprit: None, is_reported: false };
+        let seen = self.seen.entry(worker).or_insert(fresh);
+        if seen.turns != worker.turns() {
+            *seen = Turn { turns: worker.turns(), since: now, culprit: None, is_reported: false };
+            return;
+        }
+        let stalled_for = now.duration_since(seen.since);
+        if seen.is_reported || stalled_for < limit / 2 {
+            return;
+        }
+        let Some(now_there) = look_at(worker, runtime) else { return };
+        let fiber = &now_there.running;
+        if seen.culprit != Some(fiber.id) {
+            // Another fiber than before: it has been let run, in the middle of a long turn.
+            (seen.culprit, seen.since) = (Some(fiber.id), now - stalled_for.min(limit / 2));
+            return;
+        }
+        if stalled_for >= limit && seen.turns == worker.turns() {
+            seen.is_reported = true;
+            let thread_token = worker.thread_token();
+            let Seen { running: fiber, held_up, ready, others } = now_there;
+            let stall = Stall { fiber, stalled_for, others, ready, held_up, thread_token };
+            tell(Trouble::Stall(Box::new(stall)));
+        }
+    }
+}
+
+fn shortest_limit() -> Option<Duration> {
+    let limits = report::runtimes().into_iter().filter_map(|shared| shared.config.stall_limit);
+    limits.min().map(|limit| limit.max(Duration::from_millis(4)))
+}
+
+/// What is on a worker, seen from outside.
+struct Seen {
+    running: FiberReport,
+    /// The first few that are ready.
+    held_up: Vec<FiberReport>,
+    ready: usize,
+    others: usize,
+}
+
+fn look_at(worker: &Worker, runtime: u64) -> Option<Seen> {
+    let (mut running, mut held_up, mut ready, mut all) = (None, Vec::new(), 0, 0);
+    worker.look_from_outside(|header| {
+        all += 1;
+        let report = || FiberReport::of_started(header, runtime, worker);
+        match header.run() {
+            Run::Running => running = report(),
+            Run::Ready => {
+                ready += 1;
+                if ready <= MOST_NAMED {
+                    held_up.extend(report());
+                }
+            }
+            _ => {}
+        }
+        true
+    });
+    running.map(|running| Seen { running, held_up, ready, others: all - 1 })
+}
