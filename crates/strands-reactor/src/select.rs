@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::fd::AsRawFd;
 use strands_sched::{
-    Arm, IoOperation, Operation, Outcome, ThreadWait, Waiter, Watched, with_current_task,
+    About, Arm, IoOperation, Operation, Outcome, ThreadWait, Waiter, Watched, with_current_task,
 };
 
 use crate::backend::{Ready, poll_one};
@@ -155,6 +155,17 @@ unsafe impl Operation for ReadyOperation<'_> {
             self.source.pass_turn(self.direction);
         }
         ready
+    }
+
+    fn about(&self) -> About {
+        About {
+            operation: match self.direction {
+                Direction::Read => "readable",
+                Direction::Write => "writable",
+            },
+            object: self.waiter.line(),
+            descriptor: Some(self.source.number()),
+        }
     }
 
     fn as_io(&self) -> Option<&dyn IoOperation> {

@@ -72,7 +72,9 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Instant;
 
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use strands_sched::{Op, Outcome, error_or_unwind, fallible, with_current_task};
+use strands_sched::{
+    Detail, Op, Outcome, error_or_unwind, fallible, while_waiting_for, with_current_task,
+};
 
 use crate::backend::{EDGES_STOP, cannot_watch, fork};
 use crate::descriptor::Descriptor;
@@ -324,6 +326,11 @@ impl Source {
         self.fd.as_fd()
     }
 
+    /// The descriptor, for reports.
+    pub(crate) fn number(&self) -> u64 {
+        self.tenancy.fd as u64
+    }
+
     /// Waits until an operation in `direction` may have become possible; the caller has seen that
     /// it was not. Never returns `Cancelled`: it unwinds, or that is the error.
     pub(crate) fn wait(
@@ -345,7 +352,8 @@ impl Source {
             Err(error) => Some(Err(error)),
         };
         let tag = Tag { direction, reactor };
-        match fallible(|| self.slot().queue.wait(op, deadline, tag, enrol)) {
+        let wait = || self.slot().queue.wait(op, deadline, tag, enrol);
+        match fallible(|| while_waiting_for(Detail::Descriptor(self.number()), wait)) {
             Ok(not_parked) => not_parked,
             Err(Outcome::Cancelled) => Err(error_or_unwind()),
             Err(outcome) => Ok(outcome),

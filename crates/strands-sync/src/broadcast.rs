@@ -32,7 +32,9 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc as Message; // Nobody waits for one, so the models need not know.
 use std::time::{Duration, Instant};
 
-use strands_sched::{Arm, Op, Operation, Outcome, Place, WaitQueue, Waiter, cancel_unwind, charge};
+use strands_sched::{
+    About, Arm, Op, Operation, Outcome, Place, WaitQueue, Waiter, cancel_unwind, charge,
+};
 
 use crate::atomic::{AcqRel, Arc, AtomicUsize, Relaxed};
 use crate::deadline;
@@ -802,5 +804,13 @@ unsafe impl<T> Operation for RecvOperation<'_, T> {
 
     unsafe fn withdraw(&self) {
         self.receiver.borrow().shared.messages.withdraw(&self.waiter);
+    }
+
+    fn about(&self) -> About {
+        About {
+            operation: "broadcast::Receiver::recv",
+            object: self.waiter.line(),
+            descriptor: None,
+        }
     }
 }

@@ -27,6 +27,12 @@
 //! Only one is woken at a time: more would find the lock taken, and go from worker to worker for that. But a fiber may be on its
 //! way for long, as its worker computes; after [`MOST_OVERTAKEN`] unlocks the next in line is woken too.
 //!
+//! # Who holds it
+//!
+//! What stands in the word for `LOCKED` is the holder's [mark](strands_sched::mark), for those who would wait for
+//! themselves and for reports. It costs nothing: it comes from where a constant would come from. A guard that was handed to
+//! another fiber of its worker finds another mark than its own, and unlocks the long way.
+//!
 //! Turned down: handing over always (a switch for each lock, and a wake-up across threads takes
 //! longer than most critical sections); never (a fiber whose lock is always taken when
 //! it comes starves); and to wake fibers of the unlocker's own worker first. The line comes to be sorted by workers
@@ -38,9 +44,9 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, charge};
+use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, charge, mark, owner};
 
-use crate::atomic::{Acquire, AtomicU32, Relaxed, Release, spin};
+use crate::atomic::{Acquire, AtomicU64, Relaxed, Release, spin};
 use crate::poison::{self, LockResult, TryLockError, TryLockResult};
 
 /// A mutual exclusion lock, as `std::sync::Mutex`, for fibers and plain threads alike.
@@ -145,8 +151,12 @@ impl<T> Mutex<T> {
 impl<T: ?Sized> Mutex<T> {
     /// Waits until nobody else holds the lock, and takes it.
     ///
-    /// A fiber that waits for a lock it holds itself waits for ever. A cancelled fiber unwinds from here,
-    /// unless it has been given the lock.
+    /// A cancelled fiber unwinds from here, unless it has been given the lock.
+    ///
+    /// # Panics
+    ///
+    /// If the caller holds the lock, which would wait for itself for ever. The holder is who took the lock, even if
+    /// its guard lies with another fiber of the same worker by now.
     ///
     /// # Errors
     ///
@@ -361,22 +371,26 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 
 /// The lock without the data. See the module's head.
 pub(crate) struct RawMutex {
-    word: AtomicU32,
+    word: AtomicU64,
     line: WaitQueue<(), Waiter>,
 }
 
-const LOCKED: u32 = 1;
-const WAITERS: u32 = 2;
-const WOKEN: u32 = 4;
+const LOCKED: u64 = owner::HELD;
+/// With who has locked it.
+const HOLDER: u64 = owner::MARK;
+const WAITERS: u64 = 2;
+const WOKEN: u64 = 4;
 /// One unlock while `WOKEN`; they are counted from this bit on.
-const OVERTAKEN: u32 = 8;
+const OVERTAKEN: u64 = 1 << 48;
+const _: () = assert!(HOLDER & (WAITERS | WOKEN) == 0 && HOLDER < OVERTAKEN);
 /// After so many of them somebody else is woken too.
-const MOST_OVERTAKEN: u32 = if cfg!(loom) { 1 } else { 1024 };
+const MOST_OVERTAKEN: u64 = if cfg!(loom) { 1 } else { 1024 };
 
 /// What an unlocker sees of a waiter.
 struct Waiter {
     /// It was woken before and found the lock taken: hand over.
     late: bool,
+    mark: u64,
     /// The lock is the waiter's. On its frame.
     granted: *const Cell<bool>,
 }
@@ -388,18 +402,18 @@ unsafe impl Send for Waiter {}
 impl RawMutex {
     #[cfg(not(loom))]
     const fn new() -> RawMutex {
-        RawMutex { word: AtomicU32::new(0), line: WaitQueue::new(()) }
+        RawMutex { word: AtomicU64::new(0), line: WaitQueue::new(()) }
     }
 
     #[cfg(loom)]
     fn new() -> RawMutex {
-        RawMutex { word: AtomicU32::new(0), line: WaitQueue::new(()) }
+        RawMutex { word: AtomicU64::new(0), line: WaitQueue::new(()) }
     }
 
     /// `Woken`: the lock is the caller's. `Cancelled`: it is not.
     #[inline]
     pub(crate) fn lock(&self) -> Outcome {
-        match self.word.compare_exchange(0, LOCKED, Acquire, Relaxed) {
+        match self.word.compare_exchange(0, mark(), Acquire, Relaxed) {
             Ok(_) => Outcome::Woken,
             Err(_) => self.lock_contended(),
         }
@@ -407,7 +421,7 @@ impl RawMutex {
 
     #[inline]
     fn try_lock(&self) -> bool {
-        match self.word.compare_exchange(0, LOCKED, Acquire, Relaxed) {
+        match self.word.compare_exchange(0, mark(), Acquire, Relaxed) {
             Ok(_) => true,
             Err(word) => word & LOCKED == 0 && self.try_lock_before_others(word),
         }
@@ -415,9 +429,9 @@ impl RawMutex {
 
     /// Nobody holds it, but there are some in line.
     #[cold]
-    fn try_lock_before_others(&self, mut word: u32) -> bool {
+    fn try_lock_before_others(&self, mut word: u64) -> bool {
         while word & LOCKED == 0 {
-            match self.word.compare_exchange_weak(word, word | LOCKED, Acquire, Relaxed) {
+            match self.word.compare_exchange_weak(word, word | mark(), Acquire, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -427,7 +441,7 @@ impl RawMutex {
 
     #[inline]
     pub(crate) fn unlock(&self) {
-        if self.word.compare_exchange(LOCKED, 0, Release, Relaxed).is_err() {
+        if self.word.compare_exchange(mark(), 0, Release, Relaxed).is_err() {
             self.unlock_contended();
         }
     }
@@ -435,8 +449,12 @@ impl RawMutex {
     #[cold]
     fn lock_contended(&self) -> Outcome {
         static LOCK: Op = Op("Mutex::lock");
+        if self.try_lock() {
+            return Outcome::Woken;
+        }
+        owner::assert_not_me(&self.word, "Mutex", &self.line);
         // Others in line mean that the wait is long.
-        if self.try_lock() || spin(|| self.word.load(Relaxed) == 0 && self.try_lock()) {
+        if spin(|| self.word.load(Relaxed) == 0 && self.try_lock()) {
             return Outcome::Woken;
         }
         let mut place = Place::Last;
@@ -447,8 +465,9 @@ impl RawMutex {
             if self.lock_or_announce(woken) {
                 return Outcome::Woken;
             }
-            let waiter = Waiter { late: woken, granted: &granted };
-            match line.wait(place, &LOCK, None, waiter, || {}) {
+            let waiter = Waiter { late: woken, mark: mark(), granted: &granted };
+            let wait = || line.wait(place, &LOCK, None, waiter, || {});
+            match owner::while_waiting(&self.word, wait) {
                 Outcome::Woken if granted.get() => return Outcome::Woken,
                 Outcome::Woken => place = Place::First,
                 // Nobody chose us, so we owe nobody a wake-up.
@@ -464,9 +483,9 @@ impl RawMutex {
         let mut word = self.word.load(Relaxed);
         loop {
             let locks = word & LOCKED == 0;
-            let mut wanted = word | if locks { LOCKED } else { WAITERS };
+            let mut wanted = word | if locks { mark() } else { WAITERS };
             if woken {
-                wanted &= LOCKED | WAITERS;
+                wanted &= HOLDER | WAITERS;
             }
             if wanted == word {
                 return false;
@@ -482,22 +501,22 @@ impl RawMutex {
     fn unlock_contended(&self) {
         let mut word = self.word.load(Relaxed);
         while word & WOKEN != 0 && word / OVERTAKEN < MOST_OVERTAKEN {
-            let wanted = (word & !LOCKED) + OVERTAKEN;
+            let wanted = (word & !HOLDER) + OVERTAKEN;
             match self.word.compare_exchange_weak(word, wanted, Release, Relaxed) {
                 Ok(_) => return, // Who is on the way will look after the line.
                 Err(now) => word = now,
             }
         }
         let mut line = self.line.lock();
-        let handed = Cell::new(false);
+        let handed_to = Cell::new(0);
         let chosen = line.choose_first(|waiter| {
             // SAFETY: the waiter's frame stays while it is not chosen and the line's lock is held.
             let granted = unsafe { &*waiter.granted };
             granted.set(waiter.late && !granted.get());
-            handed.set(granted.get());
+            handed_to.set(if granted.get() { waiter.mark } else { 0 });
         });
         let others = match () {
-            () if handed.get() => LOCKED,
+            () if handed_to.get() != 0 => handed_to.get(),
             () if chosen.is_some() => WOKEN,
             // The line is empty. By invariant 2 nobody has changed the word since we came here.
             () => self.word.load(Relaxed) & WOKEN,

@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use strands_sched::{Arm, Op, Operation, Outcome, WaitQueue, Waiter, cancel_unwind, charge};
+use strands_sched::{About, Arm, Op, Operation, Outcome, WaitQueue, Waiter, cancel_unwind, charge};
 
 use crate::deadline;
 
@@ -384,5 +384,9 @@ unsafe impl Operation for NotifiedOperation<'_> {
         self.broadcasts.set(self.notify.line.lock().broadcasts);
         self.done.set(true);
         true
+    }
+
+    fn about(&self) -> About {
+        About { operation: "Notify::notified", object: self.waiter.line(), descriptor: None }
     }
 }

@@ -20,7 +20,9 @@ use std::mem::MaybeUninit;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use strands_sched::{Arm, Op, Operation, Outcome, Place, WaitQueue, Waiter, cancel_unwind, charge};
+use strands_sched::{
+    About, Arm, Op, Operation, Outcome, Place, WaitQueue, Waiter, cancel_unwind, charge,
+};
 
 use crate::atomic::{AcqRel, Acquire, Arc, AtomicU32, UnsafeCell};
 use crate::deadline;
@@ -475,5 +477,9 @@ unsafe impl<T> Operation for RecvOperation<'_, T> {
 
     unsafe fn withdraw(&self) {
         self.receiver.borrow().shared.line.withdraw(&self.waiter);
+    }
+
+    fn about(&self) -> About {
+        About { operation: "oneshot::Receiver::recv", object: self.waiter.line(), descriptor: None }
     }
 }

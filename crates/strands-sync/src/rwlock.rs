@@ -41,9 +41,9 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::time::Instant;
 
-use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, cancel_unwind, charge};
+use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, cancel_unwind, charge, mark, owner};
 
-use crate::atomic::{Acquire, AtomicU32, Relaxed, Release, spin};
+use crate::atomic::{Acquire, AtomicU64, Relaxed, Release, spin};
 use crate::poison::{self, LockResult, PoisonError, TryLockError, TryLockResult};
 
 /// A lock for many readers or one writer, as `std::sync::RwLock`, for fibers and plain threads alike.
@@ -180,7 +180,8 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Panics
     ///
-    /// If half a billion guards are alive, as forgotten ones are.
+    /// If half a billion guards are alive, as forgotten ones are. If the caller has the lock for writing, which would wait for
+    /// itself for ever.
     ///
     /// # Examples
     ///
@@ -230,6 +231,10 @@ impl<T: ?Sized> RwLock<T> {
     /// # Errors
     ///
     /// If the lock is poisoned; the error has the guard.
+    ///
+    /// # Panics
+    ///
+    /// If the caller has the lock for writing already. One that has it for reading waits for itself for ever.
     ///
     /// # Examples
     ///
@@ -471,25 +476,26 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
 
 /// The lock without the data. See the module's head.
 pub(crate) struct RawRwLock {
-    word: AtomicU32,
+    word: AtomicU64,
     line: WaitQueue<(), Waiter>,
 }
 
-const WRITER: u32 = 1;
-const WAITERS: u32 = 2;
-/// One reader; they are counted from this bit on.
-const READER: u32 = 4;
+/// With the writer's mark, as in a [`Mutex`](crate::Mutex); readers are many, and only counted.
+const WRITER: u64 = owner::HELD;
+const WAITERS: u64 = 2;
+/// One reader, where there is no writer; they are counted from this bit on.
+const READER: u64 = 4;
 /// Newcomers are refused from here on. The room above is for those in line, who have a stack each.
-const MANY_READERS: u32 = 1 << 31;
+const MANY_READERS: u64 = 1 << 31;
 
 /// Whether a newcomer may join as a reader.
 #[inline]
-fn may_read(word: u32) -> bool {
+fn may_read(word: u64) -> bool {
     word & WRITER == 0 && (word & WAITERS == 0 || word < READER) && word < MANY_READERS
 }
 
 #[inline]
-fn is_unlocked(word: u32) -> bool {
+fn is_unlocked(word: u64) -> bool {
     word & !WAITERS == 0
 }
 
@@ -498,6 +504,7 @@ struct Waiter {
     writes: bool,
     /// A writer that was woken before and found the lock taken: hand over.
     late: bool,
+    mark: u64,
     /// The lock is the waiter's. On its frame.
     granted: *const Cell<bool>,
 }
@@ -522,12 +529,12 @@ type Line<'a> = Locked<'a, (), Waiter>;
 impl RawRwLock {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> RawRwLock {
-        RawRwLock { word: AtomicU32::new(0), line: WaitQueue::new(()) }
+        RawRwLock { word: AtomicU64::new(0), line: WaitQueue::new(()) }
     }
 
     #[cfg(loom)]
     pub(crate) fn new() -> RawRwLock {
-        RawRwLock { word: AtomicU32::new(0), line: WaitQueue::new(()) }
+        RawRwLock { word: AtomicU64::new(0), line: WaitQueue::new(()) }
     }
 
     /// `Woken`: the lock is the caller's. Else it is not. So is it for `write_until`.
@@ -538,7 +545,7 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn write_until(&self, deadline: Option<Instant>) -> Outcome {
-        match self.word.compare_exchange(0, WRITER, Acquire, Relaxed) {
+        match self.word.compare_exchange(0, mark(), Acquire, Relaxed) {
             Ok(_) => Outcome::Woken,
             Err(_) => self.write_contended(deadline),
         }
@@ -551,7 +558,7 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn try_write(&self) -> bool {
-        self.change(Acquire, |word| is_unlocked(word).then_some(word | WRITER)).is_ok()
+        self.change(Acquire, |word| is_unlocked(word).then_some(word | mark())).is_ok()
     }
 
     #[inline]
@@ -566,13 +573,13 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn write_unlock(&self) {
-        if self.word.compare_exchange(WRITER, 0, Release, Relaxed).is_err() {
+        if self.word.compare_exchange(mark(), 0, Release, Relaxed).is_err() {
             self.write_unlock_contended();
         }
     }
 
     pub(crate) fn downgrade(&self) {
-        if self.word.compare_exchange(WRITER, READER, Release, Relaxed).is_ok() {
+        if self.word.compare_exchange(mark(), READER, Release, Relaxed).is_ok() {
             return;
         }
         let line = self.line.lock();
@@ -609,35 +616,50 @@ impl RawRwLock {
     #[cold]
     fn read_contended(&self, deadline: Option<Instant>) -> Outcome {
         static READ: Op = Op("RwLock::read");
-        if self.try_read() || self.spin(RawRwLock::try_read) {
+        if self.try_read() {
             return Outcome::Woken;
         }
-        assert!(self.word.load(Relaxed) < MANY_READERS, "too many active read locks on RwLock");
+        if deadline.is_none() {
+            owner::assert_not_me(&self.word, "RwLock", &self.line);
+        }
+        if self.spin(RawRwLock::try_read) {
+            return Outcome::Woken;
+        }
+        let word = self.word.load(Relaxed);
+        assert!(word & WRITER != 0 || word < MANY_READERS, "too many active read locks on RwLock");
         let line = self.line.lock();
         if self.lock_or_announce(|word| may_read(word).then_some(word + READER)) {
             return Outcome::Woken;
         }
         let granted = Cell::new(false);
-        let waiter = Waiter { writes: false, late: false, granted: &granted };
+        let waiter = Waiter { writes: false, late: false, mark: 0, granted: &granted };
         // Who is woken has been let in.
-        line.wait(Place::Last, &READ, deadline, waiter, || {})
+        owner::while_waiting(&self.word, || line.wait(Place::Last, &READ, deadline, waiter, || {}))
     }
 
     #[cold]
     fn write_contended(&self, deadline: Option<Instant>) -> Outcome {
         static WRITE: Op = Op("RwLock::write");
-        if self.try_write() || self.spin(RawRwLock::try_write) {
+        if self.try_write() {
+            return Outcome::Woken;
+        }
+        if deadline.is_none() {
+            owner::assert_not_me(&self.word, "RwLock", &self.line);
+        }
+        if self.spin(RawRwLock::try_write) {
             return Outcome::Woken;
         }
         let mut place = Place::Last;
         loop {
             let granted = Cell::new(false);
             let line = self.line.lock();
-            if self.lock_or_announce(|word| is_unlocked(word).then_some(word | WRITER)) {
+            if self.lock_or_announce(|word| is_unlocked(word).then_some(word | mark())) {
                 return Outcome::Woken;
             }
-            let waiter = Waiter { writes: true, late: place == Place::First, granted: &granted };
-            match line.wait(place, &WRITE, deadline, waiter, || {}) {
+            let late = place == Place::First;
+            let waiter = Waiter { writes: true, late, mark: mark(), granted: &granted };
+            let wait = || line.wait(place, &WRITE, deadline, waiter, || {});
+            match owner::while_waiting(&self.word, wait) {
                 Outcome::Woken if granted.get() || self.try_write() => return Outcome::Woken,
                 Outcome::Woken => place = Place::First,
                 outcome => {
@@ -654,7 +676,7 @@ impl RawRwLock {
     }
 
     /// Locks, or says that somebody waits. Under the line's lock.
-    fn lock_or_announce(&self, lock: impl Fn(u32) -> Option<u32>) -> bool {
+    fn lock_or_announce(&self, lock: impl Fn(u64) -> Option<u64>) -> bool {
         let locked_or_announced = self.change(Acquire, |word| match lock(word) {
             None if word & WAITERS == 0 => Some(word | WAITERS),
             locked => locked,
@@ -688,15 +710,15 @@ impl RawRwLock {
             }
             // What the other readers have read is read before the writer writes.
             self.word.load(Acquire);
-            let handed = Cell::new(false);
+            let handed_to = Cell::new(0);
             let chosen = line.choose_first_if(
                 |waiter| waiter.writes,
-                |waiter| handed.set(waiter.exchange(waiter.late)),
+                |waiter| handed_to.set(if waiter.exchange(waiter.late) { waiter.mark } else { 0 }),
             );
             // If nobody was chosen they have given up, and somebody else is the first.
             if chosen.is_some() {
                 let waiters = if line.is_empty() { 0 } else { WAITERS };
-                let writer = if handed.get() { WRITER } else { 0 };
+                let writer = handed_to.get();
                 // By invariant 2 nobody else has changed the word.
                 self.word.store(writer | waiters, Release);
                 drop(line);
@@ -745,8 +767,8 @@ impl RawRwLock {
     fn change(
         &self,
         success: std::sync::atomic::Ordering,
-        new: impl Fn(u32) -> Option<u32>,
-    ) -> Result<u32, u32> {
+        new: impl Fn(u64) -> Option<u64>,
+    ) -> Result<u64, u64> {
         let mut word = self.word.load(Relaxed);
         while let Some(wanted) = new(word) {
             match self.word.compare_exchange_weak(word, wanted, success, Relaxed) {

@@ -34,7 +34,9 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use strands_sched::{Arm, Op, Operation, Outcome, Place, WaitQueue, Wake, cancel_unwind, charge};
+use strands_sched::{
+    About, Arm, Op, Operation, Outcome, Place, WaitQueue, Wake, cancel_unwind, charge,
+};
 
 use crate::atomic::{Acquire, AtomicUsize, Relaxed, Release};
 use crate::deadline;
@@ -1230,5 +1232,9 @@ unsafe impl Operation for AcquireOperation<'_> {
     unsafe fn complete(&self) -> bool {
         self.done.set(true);
         true
+    }
+
+    fn about(&self) -> About {
+        About { operation: "Semaphore::acquire", object: self.waiter.line(), descriptor: None }
     }
 }

@@ -30,7 +30,7 @@ use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use strands_sched::{Arm, Op, Operation, Outcome, WaitQueue, Waiter, cancel_unwind, charge};
+use strands_sched::{About, Arm, Op, Operation, Outcome, WaitQueue, Waiter, cancel_unwind, charge};
 
 use crate::atomic::{AcqRel, Acquire, Arc, AtomicUsize, Relaxed, Release};
 use crate::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -746,5 +746,13 @@ unsafe impl<T> Operation for ChangedOperation<'_, T> {
     /// The wake for a change that was seen already may come late.
     unsafe fn complete(&self) -> bool {
         self.attempt()
+    }
+
+    fn about(&self) -> About {
+        About {
+            operation: "watch::Receiver::changed",
+            object: self.waiter.line(),
+            descriptor: None,
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use strands_sched::{Arm, Operation, Waiter};
+use strands_sched::{About, Arm, Operation, Waiter};
 
 use super::core::{Channel, NotReceived, NotSent, Rest, Side, Slot};
 use super::{Receiver, RecvError, SendError, Sender};
@@ -122,6 +122,10 @@ unsafe impl<T> Operation for RecvOperation<'_, T> {
     unsafe fn complete(&self) -> bool {
         self.done.set(true);
         true
+    }
+
+    fn about(&self) -> About {
+        About { operation: "channel::Receiver::recv", object: self.waiter.line(), descriptor: None }
     }
 }
 
@@ -265,5 +269,9 @@ unsafe impl<T> Operation for SendOperation<'_, T> {
     unsafe fn complete(&self) -> bool {
         self.done.set(true);
         true
+    }
+
+    fn about(&self) -> About {
+        About { operation: "channel::Sender::send", object: self.waiter.line(), descriptor: None }
     }
 }
