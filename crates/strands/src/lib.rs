@@ -58,6 +58,7 @@
 //! - [`main`] and [`test`]: attributes that run a function as a fiber.
 //! - [Cancellation](cancel): ending fibers, and whatever takes too long, without a trace.
 //! - [`Runtime`], [`unblock`]: what std has no name for.
+//! - [`debug`]: what every fiber does and waits for, and who waits for whom in a deadlock.
 //! - [`soundness`]: what is guaranteed, by what, and what is not. Read it before you build on this.
 //! - [Limits and faults](runtime#limits-and-faults): what happens when the system runs out of
 //!   memory, threads, file descriptors.
@@ -73,6 +74,7 @@
 #![deny(unsafe_code)]
 
 pub mod cancel;
+pub mod debug;
 pub mod group;
 pub mod net;
 pub mod os;

@@ -1,5 +1,8 @@
 //! What belongs to one operating system, as in [`std::os`].
 
+#[cfg_attr(unix, path = "os/debug_unix.rs")]
+#[cfg_attr(windows, path = "os/debug_windows.rs")]
+pub(crate) mod debug;
 #[cfg_attr(unix, path = "os/raw_unix.rs")]
 #[cfg_attr(windows, path = "os/raw_windows.rs")]
 mod raw;

@@ -56,6 +56,7 @@ use std::time::Duration;
 use strands_sched::{Shared, SpawnOptions};
 
 use crate::thread::JoinHandle;
+use crate::{debug, os};
 
 /// The interface of the operating system that the reactor uses; for [`Builder::backend`].
 ///
@@ -120,7 +121,8 @@ pub use strands_sched::UnfinishedFiber;
 /// Dropping a runtime shuts it down: fibers that wait are cancelled, those that never started are
 /// dropped, and the drop waits for all to end. Dropped on one of its own threads (by a fiber of it,
 /// in a closure that one gave to [`unblock`](crate::unblock), by a hook) it cannot wait: then it
-/// only cancels, that fiber too, and its threads end by themselves. With `panic = "abort"`, and in a forked child, it is
+/// only cancels, that fiber too, and its threads end by themselves. A fiber that has done so panics, unless it unwinds:
+/// nobody knows when they have ended. With `panic = "abort"`, and in a forked child, it is
 /// otherwise: see [`soundness`](crate::soundness#the-life-of-the-process).
 ///
 /// ```
@@ -434,6 +436,36 @@ impl Builder {
         self.map(|inner| inner.on_stop(hook))
     }
 
+    /// Has a fiber reported that does not let others run for longer than `limit`: on standard error, by its name, with
+    /// its backtrace on Linux, once each time. By default nobody looks, as a program may mean to compute for long.
+    ///
+    /// A thread that all runtimes share looks four times in `limit`, which is 4 ms or more; while all workers sleep it
+    /// sleeps. It goes by the clock: a worker's thread that the system does not run for so long looks the same.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let builder = strands::Runtime::builder().workers(1);
+    /// let runtime = builder.stall_limit(Duration::from_secs(1)).build()?;
+    /// assert_eq!(runtime.run(|| 1 + 1), 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn stall_limit(self, limit: Duration) -> Builder {
+        self.map(|inner| inner.stall_limit(Some(limit)))
+    }
+
+    /// Whether fibers of the runtime that wait for each other are reported on standard error: see
+    /// [`debug`](crate::debug#what-is-reported-unasked). By default they are. A program in which all fibers often wait for
+    /// long for plain threads may not want that.
+    ///
+    /// ```
+    /// let runtime = strands::Runtime::builder().workers(1).deadlock_reports(false).build()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn deadlock_reports(self, on: bool) -> Builder {
+        self.map(|inner| inner.deadlock_reports(on))
+    }
+
     /// How many threads run what is given to [`unblock`](crate::unblock), at most; at least one.
     /// They start when they are needed, and end after ten seconds without work.
     ///
@@ -463,8 +495,10 @@ impl Builder {
     /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     /// ```
     pub fn build(self) -> io::Result<Runtime> {
+        strands_sched::on_trouble(debug::report);
         let driver = strands_reactor::driver_factory(self.backend);
-        Ok(Runtime { inner: self.inner.driver(driver).build()? })
+        let inner = self.inner.driver(driver).thread_token(os::debug::thread_token);
+        Ok(Runtime { inner: inner.build()? })
     }
 }
 
