@@ -43,9 +43,9 @@ impl Current {
 
 impl Current {
     #[inline(always)]
-    fn set(&self, header: *const Header) {
+    fn set(&self, header: *const Header, mark: u64) {
         self.header.set(header);
-        self.mark.set(owner::mark_of(header));
+        self.mark.set(mark);
     }
 }
 
@@ -66,7 +66,7 @@ struct Own(Cell<Option<TaskRef>>);
 impl Drop for Own {
     fn drop(&mut self) {
         // Under loom the word itself may be gone already.
-        let _ = CURRENT.try_with(|current| current.set(ptr::null()));
+        let _ = CURRENT.try_with(|current| current.set(ptr::null(), owner::HELD));
     }
 }
 
@@ -78,8 +78,13 @@ pub(crate) fn get() -> *const Header {
 
 /// Says who runs from here on. See the module's head for who says so.
 #[inline(always)]
-pub(crate) fn set(header: *const Header) {
-    CURRENT.with(|current| current.set(header));
+pub(crate) fn set(header: &Header) {
+    CURRENT.with(|current| current.set(header, owner::mark_of(header.id())));
+}
+
+/// Says that nobody runs.
+pub(crate) fn set_nobody() {
+    CURRENT.with(|current| current.set(ptr::null(), owner::HELD));
 }
 
 /// What stands in the word of a lock that the running party has taken: that it is held, and by whom.
@@ -175,9 +180,10 @@ fn adopt<'a>() -> &'a Header {
         // A destructor of another thread-local waits, and ours has run: leak the header.
         std::mem::forget(task);
     }
-    set(header.as_ptr());
     // SAFETY: `OWN` keeps it until the thread's locals are destroyed, or it was leaked.
-    unsafe { header.as_ref() }
+    let header = unsafe { header.as_ref() };
+    set(header);
+    header
 }
 
 /// The header of a party that is a whole OS thread, and what it sleeps on.

@@ -122,8 +122,6 @@ pub struct FiberReport {
     pub frames: Vec<usize>,
     /// Whether there are more frames than that.
     pub is_truncated: bool,
-    /// By which locks know it.
-    mark: u64,
 }
 
 /// What a fiber waits for.
@@ -409,7 +407,7 @@ impl Answer {
 /// Replaces the marks of those who hold locks by their ids, as far as they are in the report.
 fn name_holders(reports: &mut [RuntimeReport]) {
     let fibers = reports.iter().flat_map(RuntimeReport::fibers);
-    let ids: HashMap<u64, u64> = fibers.map(|fiber| (fiber.mark, fiber.id)).collect();
+    let ids: HashMap<u64, u64> = fibers.map(|fiber| (owner::mark_of(fiber.id), fiber.id)).collect();
     let workers = reports.iter_mut().flat_map(|runtime| &mut runtime.workers);
     let waits =
         workers.flat_map(|worker| &mut worker.fibers).filter_map(|fiber| fiber.wait.as_mut());
@@ -515,7 +513,6 @@ impl FiberReport {
             wait,
             frames: Vec::new(),
             is_truncated: told.is_truncated,
-            mark: told.mark,
         }
     }
 }
@@ -523,7 +520,6 @@ impl FiberReport {
 /// What is written down of a fiber: no more than a copy of words.
 struct Told {
     id: u64,
-    mark: u64,
     state: FiberState,
     spawned_at: &'static Location<'static>,
     wait: Option<(&'static Op, usize)>,
@@ -542,7 +538,6 @@ impl Told {
     fn of(header: &Header, state: FiberState) -> Told {
         Told {
             id: header.id(),
-            mark: owner::mark_of(header),
             state,
             spawned_at: header.spawned_at(),
             wait: None,

@@ -46,7 +46,6 @@ use crate::frame::{Frames, Shields};
 use crate::inbox::Linked;
 use crate::latch::{Latch, Set};
 use crate::local::Locals;
-use crate::owner;
 use crate::park::{self, Op, Parker};
 use crate::select::{Arm, Operation};
 use crate::watch;
@@ -67,12 +66,13 @@ use crate::worker::Worker;
 /// assert_eq!(text, "fiber Some(\"parser\")");
 /// # std::io::Result::Ok(())
 /// ```
-// Aligned: a lock's word has its address beside three bits.
-#[repr(C, align(8))]
+#[repr(C)]
 pub struct Header {
     context: UnsafeCell<Context>,
     /// The owner. Null for a plain thread, and for a fiber until it starts.
     worker: AtomicPtr<Worker>,
+    /// Beside what a switch looks at anyway, as it looks at this too.
+    id: u64,
     flags: AtomicU32,
     refs: AtomicU32,
     run: AtomicU8,
@@ -103,7 +103,6 @@ pub struct Header {
     stack: UnsafeCell<Option<Stack>>,
     /// Empty for a plain thread, which has thread-locals.
     pub(crate) locals: Locals,
-    id: u64,
     vtable: &'static VTable,
     spawned_at: &'static Location<'static>,
     extras: Option<Box<Extras>>,
@@ -156,7 +155,6 @@ pub(crate) enum Run {
 pub(crate) fn expose<T>(whole: Box<T>) -> NonNull<Header> {
     let whole = Box::into_raw(whole);
     whole.expose_provenance();
-    owner::assert_fits(whole.cast());
     // SAFETY: a box is not null.
     unsafe { NonNull::new_unchecked(whole.cast()) }
 }
@@ -173,6 +171,7 @@ impl Header {
         Header {
             context: UnsafeCell::new(Context::new()),
             worker: AtomicPtr::new(ptr::null_mut()),
+            id,
             flags: AtomicU32::new(flags),
             refs: AtomicU32::new(refs),
             run: AtomicU8::new(Run::Fresh as u8),
@@ -193,7 +192,6 @@ impl Header {
             live_previous: Cell::new(ptr::null_mut()),
             stack: UnsafeCell::new(None),
             locals: Locals::new(),
-            id,
             vtable,
             spawned_at,
             extras,

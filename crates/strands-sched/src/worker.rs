@@ -641,7 +641,7 @@ impl Worker {
     pub(crate) unsafe fn run(&'static self) -> bool {
         // SAFETY: the caller's promise.
         let own = unsafe { self.own() };
-        current::set(own.header.as_ptr().as_ptr());
+        current::set(&own.header);
         loop {
             self.turns.store(self.turns.load(Relaxed).wrapping_add(1), Relaxed);
             if !self.inbox.is_empty() {
@@ -685,7 +685,7 @@ impl Worker {
     pub(crate) unsafe fn dismantle(&self) {
         // Nobody rings any more, and nobody need be heard.
         *lock(&self.bell) = None;
-        current::set(ptr::null());
+        current::set_nobody();
         // SAFETY: only fibers of this worker and its loop refer to it.
         unsafe { *self.own.get() = None };
         self.retire();
@@ -707,7 +707,7 @@ impl Worker {
         unsafe {
             switch(own.context.get(), fiber.as_ref().context(), Word::new(fiber.as_ptr().cast()))
         };
-        current::set(own.header.as_ptr().as_ptr());
+        current::set(&own.header);
         own.until_clock.set(own.until_clock.get() - (share - own.share.get()));
         if let Some(ended) = NonNull::new(own.ended.replace(ptr::null_mut())) {
             self.reap(own, ended);
@@ -1216,7 +1216,7 @@ pub(crate) unsafe extern "C" fn fiber_main(argument: Word) -> Exit {
         header.set_run(Run::Ended);
         let own = (*header.worker()).own();
         own.ended.set(fiber);
-        current::set(ptr::null());
+        current::set_nobody();
         Exit { next: own.context.get(), arg: Word::uninit() }
     }
 }

@@ -2,9 +2,11 @@
 
 mod thread_common;
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
@@ -472,6 +474,39 @@ fn who_would_wait_for_itself_panics() {
         let lock = RwLock::new(());
         let _guard = lock.try_write().unwrap();
         drop(lock.write());
+    });
+}
+
+/// Who took a lock may have ended while its guard lives on, with another fiber of its worker. Those who come after
+/// are not taken for it, wherever their memory lies.
+#[test]
+fn who_comes_after_a_taker_that_has_ended_waits() {
+    runtime(1).run(|| {
+        let mutex: &'static Mutex<u32> = Box::leak(Box::new(Mutex::new(0)));
+        let handed_over = Rc::new(RefCell::new(None));
+        let begun = Rc::new(Cell::new(0));
+        // One closure for both, so that what is allocated for it has one size.
+        let start = |hands_over| {
+            let (handed_over, begun) = (handed_over.clone(), begun.clone());
+            strands::thread::spawn_local(move || {
+                begun.set(begun.get() + 1);
+                let mut guard = mutex.lock().unwrap();
+                *guard += 1;
+                if hands_over {
+                    *handed_over.borrow_mut() = Some(guard);
+                }
+            })
+        };
+        for taken in 0..100 {
+            start(true).join().unwrap();
+            let others = [0; 4].map(|_| start(false));
+            while begun.get() < (taken + 1) * 5 {
+                thread::yield_now(); // Now they wait.
+            }
+            assert_eq!(**handed_over.borrow_mut().as_mut().unwrap(), taken * 5 + 1);
+            handed_over.take();
+            others.into_iter().for_each(|other| other.join().unwrap());
+        }
     });
 }
 
