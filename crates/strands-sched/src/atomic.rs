@@ -10,6 +10,7 @@ mod imp {
         AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence,
     };
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+    pub(crate) use std::thread::{Thread, current as this_thread, park_timeout};
     pub(crate) use std::thread_local;
 
     /// Waits for another thread that is between two instructions: spins, then lets others run.
@@ -59,7 +60,13 @@ mod imp {
         AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence,
     };
     pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+    pub(crate) use loom::thread::{Thread, current as this_thread};
     pub(crate) use loom::thread_local;
+
+    /// Loom has no clock.
+    pub(crate) fn park_timeout(_limit: std::time::Duration) {
+        loom::thread::park();
+    }
 
     pub(crate) fn backoff(_round: u32) {
         loom::thread::yield_now();

@@ -24,25 +24,33 @@ pub(crate) struct Live {
     first: Cell<*mut Header>,
 }
 
+/// The first in the list, for who has the lock.
+struct First<'a>(&'a Cell<*mut Header>, &'a AtomicBool);
+
+impl Drop for First<'_> {
+    fn drop(&mut self) {
+        self.1.store(false, Release);
+    }
+}
+
 impl Live {
     pub(crate) fn new() -> Live {
         Live { locked: AtomicBool::new(false), first: Cell::new(ptr::null_mut()) }
     }
 
     fn with<R>(&self, f: impl FnOnce(&Cell<*mut Header>) -> R) -> R {
-        struct Unlock<'a>(&'a AtomicBool);
-        impl Drop for Unlock<'_> {
-            fn drop(&mut self) {
-                self.0.store(false, Release);
-            }
-        }
         let mut round = 0;
-        while self.locked.swap(true, SeqCst) {
+        loop {
+            if let Some(first) = self.try_lock() {
+                return f(first.0);
+            }
             backoff(round);
             round += 1;
         }
-        let _unlock = Unlock(&self.locked);
-        f(&self.first)
+    }
+
+    fn try_lock(&self) -> Option<First<'_>> {
+        (!self.locked.swap(true, SeqCst)).then(|| First(&self.first, &self.locked))
     }
 
     /// # Safety
@@ -84,51 +92,51 @@ impl Live {
 
     /// Calls `f` with the fibers that come after `marker`, until it stops or there are no more; `marker`
     /// is put behind the last, or before it if that is to come again. Says whether there are more: if not, it is in the list
-    /// no longer.
+    /// no longer. None: somebody else has the lock, and nothing was done.
     ///
     /// # Safety
     ///
     /// `marker` is in this list, and a thread's header. `f` neither links nor unlinks.
-    pub(crate) unsafe fn advance(
+    pub(crate) unsafe fn try_advance(
         &self,
         marker: NonNull<Header>,
         mut f: impl FnMut(&Header) -> Step,
-    ) -> bool {
-        self.with(|first| {
-            // SAFETY: what is in the list is alive, and nobody changes the list while we hold the lock.
-            unsafe {
-                let links = marker.as_ref().live_links();
-                let (mut last, mut next) = (links.0.get(), links.1.get());
-                // Taken out.
-                match last.as_ref() {
-                    Some(last) => last.live_links().1.set(next),
-                    None => first.set(next),
-                }
-                if let Some(next) = next.as_ref() {
-                    next.live_links().0.set(last);
-                }
-                while let Some(header) = next.as_ref() {
-                    // A thread's header is a marker too.
-                    let step = if header.is_thread() { Step::Next } else { f(header) };
-                    if step != Step::StopBefore {
-                        (last, next) = (next, header.live_links().1.get());
-                    }
-                    if step != Step::Next {
-                        break;
-                    }
-                }
-                let Some(after) = next.as_ref() else { return false };
-                // Put in again, between the last and the next.
-                links.0.set(last);
-                links.1.set(next);
-                after.live_links().0.set(marker.as_ptr());
-                match last.as_ref() {
-                    Some(last) => last.live_links().1.set(marker.as_ptr()),
-                    None => first.set(marker.as_ptr()),
-                }
-                true
+    ) -> Option<bool> {
+        let lock = self.try_lock()?;
+        let first = lock.0;
+        // SAFETY: what is in the list is alive, and nobody changes the list while we hold the lock.
+        unsafe {
+            let links = marker.as_ref().live_links();
+            let (mut last, mut next) = (links.0.get(), links.1.get());
+            // Taken out.
+            match last.as_ref() {
+                Some(last) => last.live_links().1.set(next),
+                None => first.set(next),
             }
-        })
+            if let Some(next) = next.as_ref() {
+                next.live_links().0.set(last);
+            }
+            while let Some(header) = next.as_ref() {
+                // A thread's header is a marker too.
+                let step = if header.is_thread() { Step::Next } else { f(header) };
+                if step != Step::StopBefore {
+                    (last, next) = (next, header.live_links().1.get());
+                }
+                if step != Step::Next {
+                    break;
+                }
+            }
+            let Some(after) = next.as_ref() else { return Some(false) };
+            // Put in again, between the last and the next.
+            links.0.set(last);
+            links.1.set(next);
+            after.live_links().0.set(marker.as_ptr());
+            match last.as_ref() {
+                Some(last) => last.live_links().1.set(marker.as_ptr()),
+                None => first.set(marker.as_ptr()),
+            }
+            Some(true)
+        }
     }
 
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Header)) {

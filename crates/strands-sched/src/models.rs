@@ -12,8 +12,10 @@ mod ending;
 mod handing_over;
 mod idling;
 mod line;
+mod reporting;
 mod selecting;
 mod waiting;
+mod watching;
 
 use loom::sync::atomic::AtomicUsize;
 use loom::sync::{Condvar, Mutex};

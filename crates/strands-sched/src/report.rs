@@ -2,8 +2,8 @@
 //!
 //! Whoever asks leaves a [`Request`] at the [`Desk`] of each worker and wakes it. A worker answers on its own
 //! stack, where all its fibers are suspended and none can go on: so what it says of a fiber, its return addresses
-//! too, is how that fiber is at one moment. It does so in slices of at most [`SLICE_FIBERS`] fibers and about
-//! [`SLICE_NS`], one whenever it looks at the clock or has nothing to do. Between slices fibers run. So
+//! too, is how that fiber is at one moment. It does so in slices of at most [`SLICE_FIBERS`] fibers, [`SLICE_FRAMES`] frames
+//! and about [`SLICE_NS`], one whenever it looks at the clock or has nothing to do. Between slices fibers run. So
 //! a report is no picture of one moment, but: each fiber that had started when its worker took up the request, and
 //! has not ended by its turn, is in it once; none is in it twice.
 //!
@@ -22,15 +22,18 @@
 //! Turned down: to stop the workers (a look at 100,000 stacks takes half a second), and for others to walk the
 //! stacks of fibers (their worker may resume them at any moment).
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::mem::MaybeUninit;
 use std::panic::Location;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::about::{About, Followed, Noted};
+use crate::atomic::{
+    AcqRel, Acquire, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, Relaxed,
+    Release, Thread, lock, park_timeout, this_thread,
+};
 use crate::cancel;
 use crate::current;
 use crate::fork;
@@ -42,14 +45,17 @@ use crate::worker::Worker;
 
 /// The most fibers that a worker tells of in one go.
 pub(crate) const SLICE_FIBERS: usize = 32;
+/// The most frames that it looks at. A walk that needs more is done anew in the next slice, where it is the first.
+const SLICE_FRAMES: usize = 128;
 /// How long it does so, but for one fiber more.
-pub(crate) const SLICE_NS: u64 = 30_000;
-/// A walk that is not done by then is done anew in the next slice, where it is the first.
+const SLICE_NS: u64 = 30_000;
+/// A walk that is not done by then is done anew, too.
 const LATEST_NS: u64 = 60_000;
 /// Queues with more fibers that have not started than this are not looked into.
 pub(crate) const LOOK_INTO: usize = 64;
 /// The most return addresses of a fiber: what a walk costs is bounded too.
 const MOST_FRAMES: usize = 64;
+const _: () = assert!(MOST_FRAMES <= SLICE_FRAMES);
 /// The most operations of a select that are told.
 const MOST_ARMS: usize = 16;
 /// The most bytes of a name.
@@ -327,22 +333,16 @@ pub(crate) enum Wanted {
 }
 
 pub(crate) fn ask(wanted: Wanted, asks_for: u64, patience: Duration) -> Vec<RuntimeReport> {
-    static DUMP: Op = Op("debug::dump");
     if fork::in_forked_child() {
         return Vec::new();
     }
-    let me = current::with(TaskRef::to);
     let mut seen = 0;
     let asked: Vec<(Arc<Shared>, Vec<Arc<Request>>)> = runtimes()
         .into_iter()
         .map(|shared| {
             let requests = shared.workers().iter().map(|worker| {
                 let chunk = Chunk::new(worker.live_count());
-                let request = Arc::new(Request::new(wanted, me.clone(), chunk));
-                if worker.desk().submit(&request) {
-                    worker.poke();
-                }
-                request
+                Request::submit(wanted, chunk, worker)
             });
             let requests = requests.collect();
             (shared, requests)
@@ -354,22 +354,18 @@ pub(crate) fn ask(wanted: Wanted, asks_for: u64, patience: Duration) -> Vec<Runt
         .collect();
     let requests = || asked.iter().flat_map(|(_, requests)| requests);
     loop {
-        let is_there =
-            |request: &Arc<Request>| request.state() == State::Answered || !request.full.is_empty();
         let all_have = || requests().all(|request| request.state() == State::Answered);
-        let deadline = Instant::now() + patience;
         let any = || all_have() || requests().any(|request| !request.full.is_empty());
-        let outcome = cancel::uncancellable(|| park::wait_until(&DUMP, 0, Some(deadline), any));
+        let mut progress = Asker::wait_until(patience, any);
         let are_done = all_have(); // Before the last chunks are looked for.
-        let mut progress = outcome == Outcome::Woken;
         for ((shared, requests), answers) in asked.iter().zip(&mut answers) {
             let requests = shared.workers().iter().zip(requests).zip(answers);
-            for ((worker, request), answer) in requests.filter(|((_, it), _)| is_there(it)) {
+            for ((worker, request), answer) in requests {
                 progress |= answer.take_from(request, worker, shared.id());
             }
         }
         // It may be in the middle of many fibers of others, too.
-        let slices: usize = requests().map(|request| request.slices.load(Ordering::Relaxed)).sum();
+        let slices: usize = requests().map(|request| request.slices.load(Relaxed)).sum();
         progress |= std::mem::replace(&mut seen, slices) != slices;
         if are_done || !progress {
             break;
@@ -384,15 +380,61 @@ pub(crate) fn ask(wanted: Wanted, asks_for: u64, patience: Duration) -> Vec<Runt
     reports
 }
 
+/// Who waits for answers. A plain thread waits by its own token: to wake it otherwise takes a lock, and it may have
+/// that while the system runs others.
+enum Asker {
+    Fiber(TaskRef),
+    Thread(Thread),
+}
+
+impl Asker {
+    /// The running party.
+    fn new() -> Asker {
+        current::with(|me| match me.is_thread() {
+            true => Asker::Thread(this_thread()),
+            false => Asker::Fiber(TaskRef::to(me)),
+        })
+    }
+
+    fn wake(&self) {
+        match self {
+            Asker::Fiber(fiber) => fiber.wake(),
+            Asker::Thread(thread) => thread.unpark(),
+        }
+    }
+
+    /// Has the running party wait until `ready`, for `patience` at most; says which.
+    fn wait_until(patience: Duration, ready: impl Fn() -> bool) -> bool {
+        static DUMP: Op = Op("debug::dump");
+        let deadline = Instant::now() + patience;
+        if !current::with(Header::is_thread) {
+            let wait = || park::wait_until(&DUMP, 0, Some(deadline), ready);
+            return cancel::uncancellable(wait) == Outcome::Woken;
+        }
+        loop {
+            if ready() {
+                // The token may have been another's: who waits for that looks again.
+                this_thread().unpark();
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            park_timeout(left);
+        }
+    }
+}
+
 /// What a worker has told so far.
 #[derive(Default)]
-struct Answer {
-    fibers: Vec<FiberReport>,
+pub(crate) struct Answer {
+    pub(crate) fibers: Vec<FiberReport>,
 }
 
 impl Answer {
     /// Takes a full chunk and gives it back, if there is one.
-    fn take_from(&mut self, request: &Request, worker: &Worker, runtime: u64) -> bool {
+    pub(crate) fn take_from(&mut self, request: &Request, worker: &Worker, runtime: u64) -> bool {
         let Some(mut chunk) = request.full.take() else { return false };
         self.fibers.extend(chunk.reports(runtime, worker.index()));
         chunk.clear();
@@ -442,11 +484,11 @@ fn gather(
 }
 
 /// All runtimes that are there.
-static RUNTIMES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+static RUNTIMES: std::sync::Mutex<Vec<Weak<Shared>>> = std::sync::Mutex::new(Vec::new());
 
 /// Makes `shared` one of those that are asked.
 pub(crate) fn register(shared: &Arc<Shared>) {
-    let mut runtimes = lock(&RUNTIMES);
+    let mut runtimes = RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner);
     runtimes.retain(|runtime| runtime.strong_count() > 0);
     runtimes.push(Arc::downgrade(shared));
 }
@@ -456,11 +498,8 @@ pub(crate) fn runtimes() -> Vec<Arc<Shared>> {
     let is_there = |shared: &Arc<Shared>| {
         shared.workers().iter().any(|worker| !worker.has_ended() || worker.live_count() > 0)
     };
-    lock(&RUNTIMES).iter().filter_map(Weak::upgrade).filter(is_there).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    let runtimes = RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    runtimes.iter().filter_map(Weak::upgrade).filter(is_there).collect()
 }
 
 impl FiberReport {
@@ -584,17 +623,29 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// One for a worker with so many fibers, or for the first of them. The memory has been written to.
+    /// One for a worker with so many fibers, or for the first of them.
     fn new(fibers: usize) -> Box<Chunk> {
+        // Those that have not started, and some more that have.
+        Chunk::with_room((fibers + 2 * LOOK_INTO + SLICE_FIBERS).min(CHUNK_FIBERS))
+    }
+
+    /// One for so many fibers of the usual kind. The memory has been written to.
+    pub(crate) fn with_room(fibers: usize) -> Box<Chunk> {
         fn touched<T>(count: usize) -> Vec<T> {
+            /// No system has smaller ones.
+            const PAGE: usize = 4096;
             let mut vec = Vec::with_capacity(count);
-            vec.spare_capacity_mut().fill_with(MaybeUninit::zeroed);
+            let spare = vec.spare_capacity_mut();
+            let (bytes, start) = (size_of_val(spare), spare.as_mut_ptr().cast::<u8>());
+            for offset in (0..bytes).step_by(PAGE).chain(bytes.checked_sub(1)) {
+                // Not a loop of zeros, for which the compiler asks the system for pages of zeros: those come when
+                // they are first written to.
+                // SAFETY: within what was allocated, which nobody reads before it is written.
+                unsafe { start.add(offset).write_volatile(0) };
+            }
             vec
         }
-        // Those that have not started, and some more that have.
-        let fibers = (fibers + 2 * LOOK_INTO + SLICE_FIBERS).min(CHUNK_FIBERS);
-        let mut names = String::from_utf8(vec![0; fibers * 32 + MOST_NAME]).expect("zeros");
-        names.clear();
+        let names = String::from_utf8(touched(fibers * 32 + MOST_NAME)).expect("nothing");
         Box::new(Chunk {
             told: touched(fibers),
             names,
@@ -633,6 +684,12 @@ impl Chunk {
         1
     }
 
+    /// Adds one that runs, as any party of a model may.
+    #[cfg(all(test, loom))]
+    pub(crate) fn add_running(&mut self, header: &Header) {
+        self.add(Told::of(header, FiberState::Running), header);
+    }
+
     fn add(&mut self, mut told: Told, header: &Header) {
         if let Some(name) = header.name() {
             let name = &name[..name.floor_char_boundary(MOST_NAME)];
@@ -662,23 +719,23 @@ impl Chunk {
 }
 
 /// Where one thread puts a box, and another takes it. Neither waits.
-struct Handoff<T>(AtomicPtr<T>);
+pub(crate) struct Handoff<T>(AtomicPtr<T>);
 
 impl<T> Handoff<T> {
-    fn new(first: Option<Box<T>>) -> Handoff<T> {
+    pub(crate) fn new(first: Option<Box<T>>) -> Handoff<T> {
         Handoff(AtomicPtr::new(first.map_or(ptr::null_mut(), Box::into_raw)))
     }
 
     fn is_empty(&self) -> bool {
-        self.0.load(Ordering::Relaxed).is_null()
+        self.0.load(Relaxed).is_null()
     }
 
-    fn put(&self, value: Box<T>) {
-        drop(Handoff(AtomicPtr::new(self.0.swap(Box::into_raw(value), Ordering::AcqRel))));
+    pub(crate) fn put(&self, value: Box<T>) {
+        drop(Handoff(AtomicPtr::new(self.0.swap(Box::into_raw(value), AcqRel))));
     }
 
-    fn take(&self) -> Option<Box<T>> {
-        let taken = self.0.swap(ptr::null_mut(), Ordering::AcqRel);
+    pub(crate) fn take(&self) -> Option<Box<T>> {
+        let taken = self.0.swap(ptr::null_mut(), AcqRel);
         // SAFETY: what is in there came from `Box::into_raw`, and the swap has made it ours.
         (!taken.is_null()).then(|| unsafe { Box::from_raw(taken) })
     }
@@ -711,24 +768,24 @@ struct Requests {
 
 impl Desk {
     pub(crate) fn new() -> Desk {
-        Desk { is_busy: AtomicBool::new(false), requests: Mutex::default() }
+        Desk { is_busy: AtomicBool::new(false), requests: Mutex::new(Requests::default()) }
     }
 
     /// Leaves `request`; false if the worker has ended, which answers it.
     fn submit(&self, request: &Arc<Request>) -> bool {
         let mut requests = lock(&self.requests);
         if requests.is_closed {
-            request.state.store(State::Answered as u8, Ordering::Release);
+            request.state.store(State::Answered as u32, Release); // Nobody waits yet.
             return false;
         }
         requests.open.push_back(request.clone());
-        self.is_busy.store(true, Ordering::Relaxed);
+        self.is_busy.store(true, Relaxed);
         true
     }
 
     #[inline(always)]
     pub(crate) fn is_busy(&self) -> bool {
-        self.is_busy.load(Ordering::Relaxed)
+        self.is_busy.load(Relaxed)
     }
 
     /// Takes the request that is to be answered next. None also if somebody is about to leave one, who then wakes the worker.
@@ -739,8 +796,13 @@ impl Desk {
             Err(TryLockError::WouldBlock) => return None,
         };
         let request = requests.open.pop_front();
-        self.is_busy.store(!requests.open.is_empty(), Ordering::Relaxed);
+        self.is_busy.store(!requests.open.is_empty(), Relaxed);
         request
+    }
+
+    /// Takes back a request that was given up: a worker that hangs would keep all that come.
+    fn withdraw(&self, request: &Arc<Request>) {
+        lock(&self.requests).open.retain(|other| !Arc::ptr_eq(other, request));
     }
 
     /// Answers all requests, and those to come: there are no fibers.
@@ -748,7 +810,7 @@ impl Desk {
         let open = {
             let mut requests = lock(&self.requests);
             requests.is_closed = true;
-            self.is_busy.store(false, Ordering::Relaxed);
+            self.is_busy.store(false, Relaxed);
             std::mem::take(&mut requests.open)
         };
         open.iter().for_each(|request| request.answered());
@@ -756,7 +818,7 @@ impl Desk {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u32)]
 enum State {
     Open,
     Answered,
@@ -767,8 +829,8 @@ enum State {
 /// One question to one worker.
 pub(crate) struct Request {
     wanted: Wanted,
-    asker: TaskRef,
-    state: AtomicU8,
+    asker: Asker,
+    state: AtomicU32,
     /// For the worker to write to. There is one chunk.
     empty: Handoff<Chunk>,
     /// For who asks to read.
@@ -780,49 +842,178 @@ pub(crate) struct Request {
 }
 
 /// A request that a worker has taken up.
-pub(crate) struct Answering {
-    pub(crate) request: Arc<Request>,
+struct Answering {
+    request: Arc<Request>,
     /// None: who asked has it.
-    pub(crate) chunk: Option<Box<Chunk>>,
-    /// The first slice was told: the worker's header marks a place in the list of live fibers.
-    pub(crate) has_begun: bool,
+    chunk: Option<Box<Chunk>>,
+    /// The first slice was told.
+    has_begun: bool,
+}
+
+/// What is told in one go, which others wait for.
+pub(crate) struct Slice {
+    begun_at: Instant,
+    fibers: usize,
+    frames: usize,
+}
+
+impl Slice {
+    fn new() -> Slice {
+        Slice { begun_at: Instant::now(), fibers: 0, frames: 0 }
+    }
+
+    /// Whether there is room for one more.
+    pub(crate) fn goes_on(&self) -> bool {
+        let has_time = self.begun_at.elapsed() < Duration::from_nanos(SLICE_NS);
+        self.fibers < SLICE_FIBERS && self.frames < SLICE_FRAMES && has_time
+    }
+
+    /// Whether a walk may not go on that has come so far. One that is the first in its slice may, so each is done once.
+    fn is_over(&self, frames: usize) -> bool {
+        let is_late = || self.begun_at.elapsed() > Duration::from_nanos(LATEST_NS);
+        self.fibers > 0 && (self.frames + frames == SLICE_FRAMES || frames % 4 == 3 && is_late())
+    }
+}
+
+/// Who knows the fibers of a worker: the worker, or in a model somebody who has others.
+pub(crate) trait Teller {
+    /// Before the first slice: marks where it begins, and tells of those that have not started. Says how many it left
+    /// out.
+    fn begin(&self, request: &Request, chunk: &mut Chunk) -> usize;
+
+    /// Tells of those that come next, as many as `slice` and `chunk` have room for. Says whether there are more.
+    fn tell(&self, request: &Request, chunk: &mut Chunk, slice: &mut Slice) -> bool;
+
+    /// Takes the mark back, before all was told.
+    fn stop(&self);
+}
+
+/// Who answers what lies on a worker's desk: the worker, on its thread.
+pub(crate) struct Clerk {
+    answering: Cell<Option<Answering>>,
+    is_answering: Cell<bool>,
+}
+
+impl Clerk {
+    pub(crate) fn new() -> Clerk {
+        Clerk { answering: Cell::new(None), is_answering: Cell::new(false) }
+    }
+
+    /// Whether there may be something to answer.
+    #[inline(always)]
+    pub(crate) fn is_busy(&self, desk: &Desk) -> bool {
+        self.is_answering.get() || desk.is_busy()
+    }
+
+    /// One slice. Says whether there was any: if not, whoever asked or is about to ask will poke us.
+    #[cold]
+    pub(crate) fn answer(&self, desk: &Desk, teller: &impl Teller) -> bool {
+        let next = || {
+            let request = desk.next()?;
+            Some(Answering { request, chunk: None, has_begun: false })
+        };
+        let Some(mut answering) = self.answering.take().or_else(next) else { return false };
+        let told = answering.go_on(teller);
+        let goes_on = told != Some(false);
+        self.is_answering.set(goes_on);
+        if goes_on {
+            self.answering.set(Some(answering));
+        }
+        told.is_some()
+    }
+
+    /// Answers those who ask that there are no more fibers here.
+    pub(crate) fn leave(&self, desk: &Desk, teller: &impl Teller) {
+        if let Some(mut answering) = self.answering.take() {
+            answering.stop(teller);
+            if let Some(chunk) = answering.chunk {
+                answering.request.deliver(chunk);
+            }
+            answering.request.answered();
+        }
+        desk.close();
+    }
+}
+
+impl Answering {
+    /// One slice. Whether there is more to tell; none: there is no room before who asked has made some.
+    fn go_on(&mut self, teller: &impl Teller) -> Option<bool> {
+        if !self.request.is_open() {
+            self.stop(teller);
+            return Some(false);
+        }
+        let request = &*self.request;
+        let mut slice = Slice::new();
+        let mut chunk = self.chunk.take().or_else(|| request.empty.take())?;
+        let mut more_not_started = 0;
+        if !self.has_begun {
+            self.has_begun = true;
+            more_not_started = teller.begin(request, &mut chunk);
+        }
+        let goes_on = teller.tell(request, &mut chunk, &mut slice);
+        debug_assert!(slice.fibers <= SLICE_FIBERS && slice.frames <= SLICE_FRAMES);
+        if goes_on && chunk.has_room() {
+            self.chunk = Some(chunk);
+        } else {
+            request.deliver(chunk);
+        }
+        request.note(&slice, more_not_started);
+        if !goes_on {
+            request.answered();
+        }
+        Some(goes_on)
+    }
+
+    fn stop(&mut self, teller: &impl Teller) {
+        if std::mem::take(&mut self.has_begun) {
+            teller.stop();
+        }
+    }
 }
 
 impl Request {
-    fn new(wanted: Wanted, asker: TaskRef, chunk: Box<Chunk>) -> Request {
-        Request {
+    /// Asks `worker`, on behalf of the running party.
+    pub(crate) fn submit(wanted: Wanted, chunk: Box<Chunk>, worker: &Worker) -> Arc<Request> {
+        let request = Arc::new(Request {
             wanted,
-            asker,
-            state: AtomicU8::new(State::Open as u8),
+            asker: Asker::new(),
+            state: AtomicU32::new(State::Open as u32),
             empty: Handoff::new(Some(chunk)),
             full: Handoff::new(None),
             more_not_started: AtomicUsize::new(0),
             slices: AtomicUsize::new(0),
             most_in_slice: AtomicUsize::new(0),
             longest_ns: AtomicU64::new(0),
+        });
+        if worker.desk().submit(&request) {
+            worker.poke();
         }
+        request
     }
 
-    /// The chunk, if it was given back.
-    pub(crate) fn take_empty(&self) -> Option<Box<Chunk>> {
-        self.empty.take()
+    /// Waits for something to [take](Answer::take_from), or the end; says whether that has come.
+    #[cfg(all(test, loom))]
+    pub(crate) fn wait(&self) -> bool {
+        let is_answered = || self.state() == State::Answered;
+        Asker::wait_until(Duration::MAX / 4, || is_answered() || !self.full.is_empty());
+        is_answered()
     }
 
     /// Hands over what was told so far.
-    pub(crate) fn deliver(&self, chunk: Box<Chunk>) {
+    fn deliver(&self, chunk: Box<Chunk>) {
         self.full.put(chunk);
         self.asker.wake();
     }
 
     fn state(&self) -> State {
-        match self.state.load(Ordering::Acquire) {
+        match self.state.load(Acquire) {
             0 => State::Open,
             1 => State::Answered,
             _ => State::GivenUp,
         }
     }
 
-    pub(crate) fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         self.state() == State::Open
     }
 
@@ -830,8 +1021,8 @@ impl Request {
         self.wanted == Wanted::Everything
     }
 
-    /// Writes down what `header`'s worker says of it, on its own stack; nothing if that is not asked for. False: it took too
-    /// long, counted from `begun_at`, and is to be asked again.
+    /// Writes down what `header`'s worker says of it, on its own stack; nothing if that is not asked for. False: the slice is
+    /// over, and it is to be asked again.
     ///
     /// # Safety
     ///
@@ -840,12 +1031,13 @@ impl Request {
         &self,
         header: &Header,
         chunk: &mut Chunk,
-        begun_at: Option<Instant>,
+        slice: &mut Slice,
     ) -> bool {
         let frames = match self.wanted {
             Wanted::Everything => true,
             Wanted::Blocked { frames } => {
                 if header.run() != Run::Parked || !header.may_be_blocked() {
+                    slice.fibers += 1;
                     return true;
                 }
                 frames
@@ -861,14 +1053,13 @@ impl Request {
             chunk.arms.extend(arms);
         }
         if frames {
-            let (mut count, mut is_truncated, mut is_late) = (0, false, false);
-            let late = |begun_at: Instant| begun_at.elapsed() > Duration::from_nanos(LATEST_NS);
+            let (mut count, mut is_truncated, mut is_over) = (0, false, false);
             // SAFETY: it is suspended, as all fibers of a worker that is on its own stack, which is this.
             unsafe {
                 (*header.context()).walk(&mut |address| {
                     is_truncated = count == MOST_FRAMES;
-                    is_late = count % 4 == 3 && begun_at.is_some_and(late);
-                    let goes_on = !is_truncated && !is_late;
+                    is_over = slice.is_over(count);
+                    let goes_on = !is_truncated && !is_over;
                     if goes_on {
                         chunk.frames.push(address);
                         count += 1;
@@ -876,7 +1067,8 @@ impl Request {
                     goes_on
                 });
             }
-            if is_late {
+            slice.frames += count;
+            if is_over {
                 chunk.frames.truncate(chunk.frames.len() - count);
                 chunk.arms.truncate(chunk.arms.len() - told.arms);
                 return false;
@@ -884,41 +1076,43 @@ impl Request {
             (told.frames, told.is_truncated) = (count, is_truncated);
         }
         chunk.add(told, header);
+        slice.fibers += 1;
         true
     }
 
     /// Notes how a slice went.
-    pub(crate) fn note_slice(&self, started: usize, more_not_started: usize, time: Duration) {
-        self.most_in_slice.fetch_max(started, Ordering::Relaxed);
-        self.longest_ns.fetch_max(time.as_nanos() as u64, Ordering::Relaxed);
-        self.more_not_started.fetch_add(more_not_started, Ordering::Relaxed);
-        self.slices.fetch_add(1, Ordering::Relaxed);
+    fn note(&self, slice: &Slice, more_not_started: usize) {
+        self.most_in_slice.fetch_max(slice.fibers, Relaxed);
+        self.longest_ns.fetch_max(slice.begun_at.elapsed().as_nanos() as u64, Relaxed);
+        self.more_not_started.fetch_add(more_not_started, Relaxed);
+        self.slices.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn answered(&self) {
-        let (open, answered) = (State::Open as u8, State::Answered as u8);
+    fn answered(&self) {
+        let (open, answered) = (State::Open as u32, State::Answered as u32);
         let state = &self.state;
-        if state.compare_exchange(open, answered, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if state.compare_exchange(open, answered, AcqRel, Relaxed).is_ok() {
             self.asker.wake();
         }
     }
 
     /// The answer as it stands; if there is none, what can be seen from outside.
     fn finish(
-        &self,
+        self: &Arc<Request>,
         worker: &Worker,
         mut fibers: Vec<FiberReport>,
         runtime: u64,
         me: u64,
     ) -> WorkerReport {
-        let (open, given_up) = (State::Open as u8, State::GivenUp as u8);
+        let (open, given_up) = (State::Open as u32, State::GivenUp as u32);
         let state = &self.state;
-        let is_open = state.compare_exchange(open, given_up, Ordering::AcqRel, Ordering::Acquire);
+        let is_open = state.compare_exchange(open, given_up, AcqRel, Acquire);
         let has_answered = is_open.is_err();
         if !has_answered {
             fibers.clear();
-            self.more_not_started.store(worker.fresh_count(), Ordering::Relaxed);
-            worker.poke(); // If it comes back it finds that nobody waits any more.
+            self.more_not_started.store(worker.fresh_count(), Relaxed);
+            worker.desk().withdraw(self);
+            worker.poke(); // If it has taken it up, it finds that nobody waits any more.
             worker.look_from_outside(|header| {
                 fibers.extend(FiberReport::of_started(header, runtime, worker));
                 true
@@ -936,10 +1130,10 @@ impl Request {
             has_answered,
             thread_token: worker.thread_token(),
             fibers,
-            more_not_started: self.more_not_started.load(Ordering::Relaxed),
-            slices: self.slices.load(Ordering::Relaxed),
-            most_in_slice: self.most_in_slice.load(Ordering::Relaxed),
-            longest_slice: Duration::from_nanos(self.longest_ns.load(Ordering::Relaxed)),
+            more_not_started: self.more_not_started.load(Relaxed),
+            slices: self.slices.load(Relaxed),
+            most_in_slice: self.most_in_slice.load(Relaxed),
+            longest_slice: Duration::from_nanos(self.longest_ns.load(Relaxed)),
         }
     }
 }

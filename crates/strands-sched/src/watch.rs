@@ -29,15 +29,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::mpsc;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::about::Noted;
+use crate::atomic::{AtomicBool, Relaxed, SeqCst, fence};
 use crate::current;
-use crate::report::{self, FiberReport, FiberState, Wanted};
+use crate::report::{self, FiberReport, FiberState, Wanted, WorkerReport};
 use crate::runtime::Shared;
 use crate::task::Run;
 use crate::worker::Worker;
@@ -145,12 +144,65 @@ pub fn on_trouble(f: fn(&Trouble)) {
 }
 
 static THREAD: OnceLock<Option<Thread>> = OnceLock::new();
-/// Somebody is about to wait for a party since the last look.
-static ARMED: AtomicBool = AtomicBool::new(false);
-/// A worker that has fibers went to sleep without a time limit since the last look.
-static RESTS: AtomicBool = AtomicBool::new(false);
-/// A worker that may stall is awake, as far as is known.
-static AWAKE: AtomicBool = AtomicBool::new(false);
+
+/// Says that there is something to look at, since the watch has looked.
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    #[cfg(not(loom))]
+    const fn new() -> Flag {
+        Flag(AtomicBool::new(false))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Flag {
+        Flag(AtomicBool::new(false))
+    }
+
+    #[inline]
+    fn is_raised(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    /// True: the watch may sleep, and has to be woken.
+    ///
+    /// Enough where the worker itself says what there is to see: it says so later, on this thread.
+    #[inline]
+    pub(crate) fn raise(&self) -> bool {
+        !self.is_raised() && !self.0.swap(true, SeqCst)
+    }
+
+    /// The same where the watch looks from outside, for what was stored before.
+    #[inline]
+    pub(crate) fn raise_after_store(&self) -> bool {
+        // The watch lowers the flag, then looks. If we read the flag before that, it sees what we have stored.
+        fence(SeqCst);
+        self.raise()
+    }
+
+    /// Whether it was raised; it is not any more. What is looked at after this is as new as that.
+    pub(crate) fn lower(&self) -> bool {
+        let was_raised = self.0.swap(false, SeqCst);
+        fence(SeqCst);
+        was_raised
+    }
+}
+
+struct Flags {
+    /// Somebody is about to wait for a party.
+    armed: Flag,
+    /// A worker that has fibers went to sleep without a time limit.
+    rests: Flag,
+    /// A worker that may stall is awake, as far as is known.
+    awake: Flag,
+}
+
+#[cfg(not(loom))]
+static FLAGS: Flags = Flags { armed: Flag::new(), rests: Flag::new(), awake: Flag::new() };
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref FLAGS: Flags = Flags { armed: Flag::new(), rests: Flag::new(), awake: Flag::new() };
+}
 
 /// Starts the thread, if there is none. If it cannot be started nobody watches.
 pub(crate) fn start(stalls: bool) {
@@ -170,49 +222,79 @@ pub(crate) fn start(stalls: bool) {
     }
 }
 
-/// As [`arm`]; nothing if a plain thread runs.
+/// The running party is about to wait for another; nothing if it is a plain thread.
 #[inline]
 pub(crate) fn arm_in_fiber() {
-    if !ARMED.load(Relaxed) && !current::header().is_thread() {
-        rouse(&ARMED);
+    if !current::header().is_thread() && FLAGS.armed.raise() {
+        rouse();
     }
 }
 
-/// A worker with fibers is about to sleep without a time limit.
+/// A worker with fibers is about to sleep without a time limit, and has said that it sleeps.
 #[inline]
 pub(crate) fn worker_rests() {
-    if !RESTS.load(Relaxed) {
-        rouse(&RESTS);
+    if FLAGS.rests.raise_after_store() {
+        rouse();
     }
 }
 
-/// A worker has left its driver.
+/// A worker has left its driver, and has said that it is awake.
 #[inline]
 pub(crate) fn worker_awake() {
-    if !AWAKE.load(Relaxed) {
-        rouse(&AWAKE);
+    if FLAGS.awake.raise_after_store() {
+        rouse();
     }
 }
 
 #[cold]
-fn rouse(flag: &AtomicBool) {
-    if !flag.swap(true, SeqCst)
-        && let Some(Some(thread)) = THREAD.get()
-    {
+fn rouse() {
+    if let Some(Some(thread)) = THREAD.get() {
         thread.unpark();
     }
 }
 
+/// When to look next for one kind of trouble.
+#[derive(Default)]
+pub(crate) struct Looks {
+    pub(crate) at: Option<Instant>,
+}
+
+impl Looks {
+    /// Looks, if it is time: `pause` after `flag` was raised. `look` says whether to look again in any case.
+    pub(crate) fn step(
+        &mut self,
+        flag: &Flag,
+        now: Instant,
+        pause: Duration,
+        look: impl FnOnce() -> bool,
+    ) {
+        match self.at {
+            // Lowered before the pause: who raises it after this is seen by the next look.
+            None if flag.lower() => self.at = Some(now + pause),
+            Some(at) if at <= now => {
+                let again = look();
+                // Who has raised it meanwhile may have come after the look.
+                let again = flag.lower() || again;
+                let done = Instant::now();
+                let took = done.saturating_duration_since(now);
+                self.at = again.then(|| done + pause.max(took * SHARE));
+            }
+            _ => {}
+        }
+    }
+}
+
 fn watch() {
-    let mut cycles = Cycles { look_at: None, reported: HashSet::new(), members: HashSet::new() };
-    let mut standstills = Standstills { look_at: None, reported: HashSet::new() };
+    let mut cycles = Cycles::default();
+    let mut standstills = Standstills::default();
+    let (mut for_cycles, mut for_standstills) = (Looks::default(), Looks::default());
     let mut stalls = Stalls { look_at: None, seen: HashMap::new() };
     loop {
         let now = Instant::now();
-        cycles.step(now);
-        standstills.step(now, &cycles);
+        for_cycles.step(&FLAGS.armed, now, PAUSE, || cycles.look());
+        for_standstills.step(&FLAGS.rests, now, 2 * LULL, || standstills.look(&cycles));
         stalls.step(now);
-        let looks = [cycles.look_at, standstills.look_at, stalls.look_at];
+        let looks = [for_cycles.at, for_standstills.at, stalls.look_at];
         match looks.into_iter().flatten().min() {
             Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
             None => thread::park(),
@@ -226,8 +308,8 @@ fn tell(trouble: Trouble) {
     }
 }
 
+#[derive(Default)]
 struct Cycles {
-    look_at: Option<Instant>,
     /// Each by its fiber with the least id, and since when that has waited.
     reported: HashSet<(u64, u64)>,
     /// All fibers of those.
@@ -235,29 +317,17 @@ struct Cycles {
 }
 
 impl Cycles {
-    fn step(&mut self, now: Instant) {
-        match self.look_at {
-            // Not armed any more before the pause: who arms it after this is seen by the next look.
-            None if ARMED.swap(false, SeqCst) => self.look_at = Some(now + PAUSE),
-            Some(at) if at <= now => {
-                self.look();
-                let rearmed = ARMED.swap(false, SeqCst);
-                let pause = PAUSE.max(now.elapsed() * SHARE);
-                self.look_at = rearmed.then(|| Instant::now() + pause);
-            }
-            _ => {}
-        }
-    }
-
-    fn look(&mut self) {
+    /// Says whether there may be one that it could not tell.
+    fn look(&mut self) -> bool {
         let before = Waits::of(false);
+        let mut again = !before.is_whole;
         if before.cycles().is_empty() {
-            return;
+            return again;
         }
         let mut after = Waits::of(true);
         for ids in after.cycles() {
             let is_same = |id: &u64| {
-                before.0.get(id).zip(after.0.get(id)).is_some_and(|(before, after)| {
+                before.fibers.get(id).zip(after.fibers.get(id)).is_some_and(|(before, after)| {
                     let (before, after) = (before.wait.as_ref(), after.wait.as_ref());
                     // By its own clock it waited at the first look, and has begun no wait since.
                     before.zip(after).is_some_and(|(before, after)| {
@@ -269,14 +339,14 @@ impl Cycles {
                 })
             };
             if !ids.iter().all(is_same) {
-                ARMED.store(true, SeqCst); // Too young to tell: look again.
+                again = true; // Too young to tell.
                 continue;
             }
-            let first = &after.0[&ids[0]];
+            let first = &after.fibers[&ids[0]];
             let since_ns = first.wait.as_ref().map_or(0, |wait| wait.since_ns);
             if self.reported.insert((first.id, since_ns)) {
                 let others_waiting = after.behind(&ids);
-                let fibers: Vec<_> = ids.iter().filter_map(|id| after.0.remove(id)).collect();
+                let fibers: Vec<_> = ids.iter().filter_map(|id| after.fibers.remove(id)).collect();
                 self.members.extend(ids);
                 if !report::runtimes().iter().any(|shared| {
                     shared.config.reports_deadlocks && shared.id() == fibers[0].runtime
@@ -286,30 +356,38 @@ impl Cycles {
                 tell(Trouble::Cycle(Cycle { fibers, others_waiting }));
             }
         }
+        again
     }
 }
 
-/// The fibers that wait for a party that is known, by their ids.
-struct Waits(HashMap<u64, FiberReport>);
+/// The fibers that wait for a party that is known.
+struct Waits {
+    /// By their ids.
+    fibers: HashMap<u64, FiberReport>,
+    /// All workers have answered. One that has not may come to itself, and nobody may wait anew then.
+    is_whole: bool,
+}
 
 impl Waits {
     fn of(frames: bool) -> Waits {
         let reports = report::ask(Wanted::Blocked { frames }, 0, PATIENCE);
-        let fibers = reports.into_iter().flat_map(|runtime| runtime.workers);
-        let fibers = fibers.filter(|worker| worker.has_answered).flat_map(|worker| worker.fibers);
-        Waits(fibers.map(|fiber| (fiber.id, fiber)).collect())
+        let has_answered = |worker: &WorkerReport| worker.has_answered;
+        let is_whole = reports.iter().flat_map(|it| &it.workers).all(has_answered);
+        let workers = reports.into_iter().flat_map(|it| it.workers).filter(has_answered);
+        let fibers = workers.flat_map(|worker| worker.fibers).map(|fiber| (fiber.id, fiber));
+        Waits { is_whole, fibers: fibers.collect() }
     }
 
     /// For whom `id` waits.
     fn next(&self, id: u64) -> Option<u64> {
-        self.0.get(&id)?.wait.as_ref()?.held_by
+        self.fibers.get(&id)?.wait.as_ref()?.held_by
     }
 
     /// The cycles, each from its least id on.
     fn cycles(&self) -> Vec<Vec<u64>> {
         let mut visited = HashSet::new();
         let mut cycles = Vec::new();
-        for &start in self.0.keys() {
+        for &start in self.fibers.keys() {
             let mut path = Vec::new();
             let mut at = Some(start);
             while let Some(id) = at
@@ -333,32 +411,20 @@ impl Waits {
     fn behind(&self, cycle: &[u64]) -> usize {
         let leads_there = |&&start: &&u64| {
             let steps =
-                std::iter::successors(Some(start), |&id| self.next(id)).take(self.0.len() + 1);
+                std::iter::successors(Some(start), |&id| self.next(id)).take(self.fibers.len() + 1);
             steps.skip(1).any(|id| cycle.contains(&id))
         };
-        self.0.keys().filter(|id| !cycle.contains(id)).filter(leads_there).count()
+        self.fibers.keys().filter(|id| !cycle.contains(id)).filter(leads_there).count()
     }
 }
 
+#[derive(Default)]
 struct Standstills {
-    look_at: Option<Instant>,
     /// Each by its fibers' ids.
     reported: HashSet<Vec<u64>>,
 }
 
 impl Standstills {
-    fn step(&mut self, now: Instant, cycles: &Cycles) {
-        match self.look_at {
-            None if RESTS.swap(false, SeqCst) => self.look_at = Some(now + 2 * LULL),
-            Some(at) if at <= now => {
-                let is_too_young = self.look(cycles);
-                let again = RESTS.swap(false, SeqCst) || is_too_young;
-                self.look_at = again.then(|| Instant::now() + 2 * LULL);
-            }
-            _ => {}
-        }
-    }
-
     /// Whether some have not waited for long enough.
     fn look(&mut self, cycles: &Cycles) -> bool {
         let mut is_too_young = false;
@@ -446,13 +512,13 @@ impl Stalls {
     fn step(&mut self, now: Instant) {
         match self.look_at {
             // Not at once: a worker that has just left its driver still seems asleep.
-            None if AWAKE.load(Relaxed) => {
+            None if FLAGS.awake.is_raised() => {
                 self.look_at = shortest_limit().map(|limit| now + limit / 4)
             }
             Some(at) if at <= now => {
                 let is_someone_awake = self.look_at_all(now);
-                // All seem asleep: once more, as one may have been about to wake. Who wakes after this says so.
-                let again = is_someone_awake || AWAKE.swap(false, SeqCst);
+                // All seem asleep: once more, as one may have said that it is awake since. Who wakes after this says so.
+                let again = is_someone_awake || FLAGS.awake.lower();
                 let limit = shortest_limit().filter(|_| again);
                 self.look_at = limit.map(|limit| Instant::now() + limit / 4);
             }

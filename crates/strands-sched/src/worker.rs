@@ -39,7 +39,9 @@ use strands_fiber::CAN_UNWIND;
 use strands_fiber::arch::{Context, Exit, Word, switch};
 use strands_fiber::stack::{PoolConfig, Stack, StackPool};
 
-use crate::atomic::{AtomicBool, AtomicU32, AtomicUsize, Mutex, Relaxed, SeqCst, fence, lock};
+use crate::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize, Mutex, Relaxed, SeqCst, backoff, fence, lock,
+};
 use crate::cancel;
 use crate::current::{self, PlainThread};
 use crate::driver::{Driver, DriverWaker};
@@ -49,7 +51,7 @@ use crate::idle;
 use crate::inbox::{Bell, Inbox};
 use crate::live::{Live, Step};
 use crate::park::Outcome;
-use crate::report::{self, Answering, Chunk, Desk};
+use crate::report::{self, Chunk, Clerk, Desk, Request, Slice, Teller};
 use crate::run_queue::RunQueue;
 use crate::runtime::{self, Shared};
 use crate::spin::Spin;
@@ -141,9 +143,7 @@ struct Own {
     until_clock: Cell<i32>,
     clock_interval: Cell<i32>,
     spin: Spin,
-    /// What is being answered.
-    answering: Cell<Option<Answering>>,
-    is_answering: Cell<bool>,
+    clerk: Clerk,
     next_id: Cell<u64>,
     ids_left: Cell<u64>,
 }
@@ -202,8 +202,7 @@ impl Worker {
             until_clock: Cell::new(SHARE),
             clock_interval: Cell::new(SHARE),
             spin: Spin::new(),
-            answering: Cell::new(None),
-            is_answering: Cell::new(false),
+            clerk: Clerk::new(),
             next_id: Cell::new(0),
             ids_left: Cell::new(0),
         });
@@ -294,7 +293,7 @@ impl Worker {
         let marker = PlainThread::allocate(None, ptr::null_mut());
         // SAFETY: it is in no list, and stays until it is taken out.
         unsafe { self.live.link(marker.as_ptr()) };
-        let mut goes_on = true;
+        let (mut goes_on, mut round) = (true, 0);
         while goes_on {
             let mut left = report::SLICE_FIBERS;
             let look = |header: &Header| {
@@ -303,8 +302,13 @@ impl Worker {
                 if goes_on && left > 0 { Step::Next } else { Step::Stop }
             };
             // SAFETY: the marker was put in above, and is in the list as long as there are more. If `f` panics it is not.
-            if !unsafe { self.live.advance(marker.as_ptr(), look) } {
-                return;
+            match unsafe { self.live.try_advance(marker.as_ptr(), look) } {
+                Some(true) => round = 0,
+                Some(false) => return,
+                None => {
+                    backoff(round);
+                    round += 1;
+                }
             }
         }
         // SAFETY: as above.
@@ -667,7 +671,7 @@ impl Worker {
                 self.idle(own);
             }
         }
-        self.leave_desk(own);
+        own.clerk.leave(&self.desk, &Idling { worker: self, own });
         if self.live_count() > 0 {
             self.retire();
             return false;
@@ -896,74 +900,7 @@ impl Worker {
     /// Tells of some fibers, if anybody has asked: see [`report`](crate::report). Says whether it has.
     #[inline]
     fn answer_some(&self, own: &Own) -> bool {
-        (own.is_answering.get() || self.desk.is_busy()) && self.answer(own)
-    }
-
-    #[cold]
-    fn answer(&self, own: &Own) -> bool {
-        let begun_at = Instant::now();
-        let next = || {
-            let request = self.desk.next()?;
-            Some(Answering { request, chunk: None, has_begun: false })
-        };
-        let Some(mut answering) = own.answering.take().or_else(next) else { return false };
-        let told = self.tell(own, &mut answering, begun_at);
-        let goes_on = told != Some(false);
-        own.is_answering.set(goes_on);
-        if goes_on {
-            own.answering.set(Some(answering));
-        }
-        told.is_some()
-    }
-
-    /// One slice. Whether there is more to tell; none: there is no room, before who asked has made some, and wakes us.
-    fn tell(&self, own: &Own, answering: &mut Answering, begun_at: Instant) -> Option<bool> {
-        let marker = own.header.as_ptr();
-        let request = &*answering.request;
-        if !request.is_open() {
-            if answering.has_begun {
-                // SAFETY: between the slices of an answer it is in the list.
-                unsafe { self.live.unlink(marker) };
-            }
-            return Some(false);
-        }
-        let mut chunk = answering.chunk.take().or_else(|| request.take_empty())?;
-        let mut more_not_started = 0;
-        if !answering.has_begun {
-            answering.has_begun = true;
-            self.look_at_clock(own, false); // For how long they have waited.
-            // SAFETY: our own header is in no list, and stays until we end, when it is taken out.
-            unsafe { self.live.link(marker) };
-            if request.wants_everything() {
-                more_not_started = self.describe_fresh(own, &mut chunk);
-            }
-        }
-        chunk.set_now_ns(own.now.get());
-        let mut seen = 0;
-        let has_room = chunk.has_room();
-        let tell = |fiber: &Header| {
-            // SAFETY: this is our own stack, and what is in the live list has started, and is alive. There is
-            // room: that was asked before the first, and after each.
-            if !unsafe { request.describe(fiber, &mut chunk, (seen > 0).then_some(begun_at)) } {
-                return Step::StopBefore;
-            }
-            seen += 1;
-            let has_time = begun_at.elapsed().as_nanos() < u128::from(report::SLICE_NS);
-            let goes_on = seen < report::SLICE_FIBERS && has_time && chunk.has_room();
-            if goes_on { Step::Next } else { Step::Stop }
-        };
-        // SAFETY: our own header is in the list from the first slice to the last.
-        let goes_on = !has_room || unsafe { self.live.advance(marker, tell) };
-        if goes_on && chunk.has_room() {
-            answering.chunk = Some(chunk);
-        } else {
-            request.deliver(chunk);
-        }
-        request.note_slice(seen, more_not_started, begun_at.elapsed());
-        if !goes_on {
-            request.answered();
-        }
-        Some(goes_on)
+        own.clerk.is_busy(&self.desk) && own.clerk.answer(&self.desk, &Idling { worker: self, own })
     }
 
     /// Describes the fibers here that have not started, those of each queue if they are few; says how many it
@@ -991,21 +928,6 @@ impl Worker {
             own.shared.idle.moved(&Idling { worker: self, own });
         }
         left_out
-    }
-
-    /// Answers those who ask that there are no more fibers here.
-    fn leave_desk(&self, own: &Own) {
-        if let Some(answering) = own.answering.take() {
-            if answering.has_begun {
-                // SAFETY: between the slices of an answer it is in the list.
-                unsafe { self.live.unlink(own.header.as_ptr()) };
-            }
-            if let Some(chunk) = answering.chunk {
-                answering.request.deliver(chunk);
-            }
-            answering.request.answered();
-        }
-        self.desk.close();
     }
 
     /// Nothing is ready here: takes from others, or sleeps until something comes.
@@ -1080,6 +1002,7 @@ impl Worker {
         let asleep_at = self.lifetime_ns();
         own.driver.poll(timeout);
         if own.shared.config.stall_limit.is_some() {
+            self.receive(); // So that who looks after we have said so sees us awake.
             watch::worker_awake();
         }
         let rung_at = self.rung_at.load(Relaxed);
@@ -1195,6 +1118,39 @@ impl idle::Worker for Idling<'_> {
 
     fn poke(&self, other: usize) {
         self.own.shared.workers()[other].poke();
+    }
+}
+
+impl Teller for Idling<'_> {
+    fn begin(&self, request: &Request, chunk: &mut Chunk) -> usize {
+        let Idling { worker, own } = self;
+        worker.look_at_clock(own, false); // For how long they have waited.
+        // SAFETY: our own header is in no list, and stays until we end, when it is taken out.
+        unsafe { worker.live.link(own.header.as_ptr()) };
+        if request.wants_everything() { worker.describe_fresh(own, chunk) } else { 0 }
+    }
+
+    fn tell(&self, request: &Request, chunk: &mut Chunk, slice: &mut Slice) -> bool {
+        let Idling { worker, own } = self;
+        chunk.set_now_ns(own.now.get());
+        if !chunk.has_room() {
+            return true;
+        }
+        let tell = |fiber: &Header| {
+            // SAFETY: this is our own stack, and what is in the live list has started, and is alive. There is
+            // room: that was asked before the first, and after each.
+            if !unsafe { request.describe(fiber, chunk, slice) } {
+                return Step::StopBefore;
+            }
+            if slice.goes_on() && chunk.has_room() { Step::Next } else { Step::Stop }
+        };
+        // SAFETY: our own header is in the list from the first slice to the last.
+        unsafe { worker.live.try_advance(own.header.as_ptr(), tell) }.unwrap_or(true)
+    }
+
+    fn stop(&self) {
+        // SAFETY: between the slices of an answer it is in the list.
+        unsafe { self.worker.live.unlink(self.own.header.as_ptr()) };
     }
 }
 
