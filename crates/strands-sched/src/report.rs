@@ -48,9 +48,9 @@ pub(crate) const SLICE_FIBERS: usize = 32;
 /// The most frames that it looks at. A walk that needs more is done anew in the next slice, where it is the first.
 const SLICE_FRAMES: usize = 128;
 /// How long it does so, but for one fiber more.
-const SLICE_NS: u64 = 30_000;
+const SLICE_NS: u64 = 20_000;
 /// A walk that is not done by then is done anew, too.
-const LATEST_NS: u64 = 60_000;
+const LATEST_NS: u64 = 40_000;
 /// Queues with more fibers that have not started than this are not looked into.
 pub(crate) const LOOK_INTO: usize = 64;
 /// The most return addresses of a fiber: what a walk costs is bounded too.
@@ -244,7 +244,8 @@ pub struct WorkerReport {
     pub slices: usize,
     /// The most fibers in a slice that had started.
     pub most_in_slice: usize,
-    /// The longest that its fibers were held up, by the worker's own measurement.
+    /// The longest that its fibers were held up, by the worker's own measurement: in its thread's time, if the runtime's
+    /// builder had a [`thread_clock`](crate::Builder::thread_clock).
     pub longest_slice: Duration,
 }
 
@@ -853,13 +854,15 @@ struct Answering {
 /// What is told in one go, which others wait for.
 pub(crate) struct Slice {
     begun_at: Instant,
+    /// In the thread's time.
+    begun_at_ns: u64,
     fibers: usize,
     frames: usize,
 }
 
 impl Slice {
-    fn new() -> Slice {
-        Slice { begun_at: Instant::now(), fibers: 0, frames: 0 }
+    fn new(begun_at_ns: u64) -> Slice {
+        Slice { begun_at: Instant::now(), begun_at_ns, fibers: 0, frames: 0 }
     }
 
     /// Whether there is room for one more.
@@ -886,6 +889,9 @@ pub(crate) trait Teller {
 
     /// Takes the mark back, before all was told.
     fn stop(&self);
+
+    /// For how long this thread has run, if that can be had; else the time of the clock.
+    fn thread_ns(&self) -> u64;
 }
 
 /// Who answers what lies on a worker's desk: the worker, on its thread.
@@ -943,7 +949,7 @@ impl Answering {
             return Some(false);
         }
         let request = &*self.request;
-        let mut slice = Slice::new();
+        let mut slice = Slice::new(teller.thread_ns());
         let mut chunk = self.chunk.take().or_else(|| request.empty.take())?;
         let mut more_not_started = 0;
         if !self.has_begun {
@@ -957,7 +963,7 @@ impl Answering {
         } else {
             request.deliver(chunk);
         }
-        request.note(&slice, more_not_started);
+        request.note(&slice, teller.thread_ns(), more_not_started);
         if !goes_on {
             request.answered();
         }
@@ -1081,9 +1087,9 @@ impl Request {
     }
 
     /// Notes how a slice went.
-    fn note(&self, slice: &Slice, more_not_started: usize) {
+    fn note(&self, slice: &Slice, ended_at_ns: u64, more_not_started: usize) {
         self.most_in_slice.fetch_max(slice.fibers, Relaxed);
-        self.longest_ns.fetch_max(slice.begun_at.elapsed().as_nanos() as u64, Relaxed);
+        self.longest_ns.fetch_max(ended_at_ns.saturating_sub(slice.begun_at_ns), Relaxed);
         self.more_not_started.fetch_add(more_not_started, Relaxed);
         self.slices.fetch_add(1, Relaxed);
     }

@@ -45,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) stall_limit: Option<Duration>,
     pub(crate) reports_deadlocks: bool,
     pub(crate) thread_token: Option<fn() -> usize>,
+    pub(crate) thread_clock: Option<fn() -> u64>,
     blocking_threads: usize,
     blocking_keep_alive: Duration,
 }
@@ -507,6 +508,7 @@ impl Builder {
                 stall_limit: None,
                 reports_deadlocks: true,
                 thread_token: None,
+                thread_clock: None,
                 blocking_threads: 64,
                 blocking_keep_alive: Duration::from_secs(10),
             },
@@ -673,6 +675,23 @@ impl Builder {
     /// ```
     pub fn thread_token(mut self, token: fn() -> usize) -> Builder {
         self.config.thread_token = Some(token);
+        self
+    }
+
+    /// Has reports go by `clock`, which says for how many nanoseconds the calling thread has run, where they say how long
+    /// fibers were held up for them; else by the time that passed, in which the system may have run others.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strands_sched::collect;
+    ///
+    /// // A thread that never runs.
+    /// let runtime = strands_sched::Builder::new().workers(1).thread_clock(|| 7).build()?;
+    /// assert_eq!(collect(Duration::from_secs(10))[0].workers[0].longest_slice, Duration::ZERO);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn thread_clock(mut self, clock: fn() -> u64) -> Builder {
+        self.config.thread_clock = Some(clock);
         self
     }
 

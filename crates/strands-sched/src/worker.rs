@@ -1152,6 +1152,14 @@ impl Teller for Idling<'_> {
         // SAFETY: between the slices of an answer it is in the list.
         unsafe { self.worker.live.unlink(self.own.header.as_ptr()) };
     }
+
+    fn thread_ns(&self) -> u64 {
+        self.own
+            .shared
+            .config
+            .thread_clock
+            .map_or_else(|| self.worker.lifetime_ns(), |clock| clock())
+    }
 }
 
 /// What every fiber's stack starts with: `argument` is its header.

@@ -131,14 +131,14 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use strands_sched::{
-    Detail, FiberReport, FiberState, RuntimeReport, Trouble, WaitReport, while_waiting_for,
-    with_current_task,
+    Detail, FiberReport, FiberState, RuntimeReport, Trouble, WaitReport, WorkerReport,
+    while_waiting_for, with_current_task,
 };
 use strands_sync::oneshot;
 
@@ -223,7 +223,7 @@ fn aside<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn dump_on_sigquit() -> io::Result<()> {
-    os::on_sigquit(|| print(&dump().to_string()))
+    os::on_sigquit(|| os::print(&dump().to_string()))
 }
 
 /// What every fiber did when it was asked for: see [`dump`]. Printed, it is for people.
@@ -264,8 +264,8 @@ impl Dump {
         self.runtimes.iter().map(|runtime| runtime.fibers().count()).sum()
     }
 
-    /// The longest time for which a worker held up its fibers for the dump, by its own measurement. The system may have run
-    /// others in that time.
+    /// The longest time for which a worker held up its fibers for the dump, by its own measurement: the time for which its
+    /// thread ran, and on Windows the time that passed, in which the system may have run others.
     ///
     /// ```
     /// println!("{:?}", strands::debug::dump().longest_pause());
@@ -336,11 +336,7 @@ fn write_text(f: &mut String, runtimes: &[RuntimeReport]) -> fmt::Result {
             runtime.id, runtime.name
         )?;
         for worker in runtime.workers.iter().filter(|worker| !worker.has_answered) {
-            writeln!(
-                f,
-                "  worker {} does not answer: the fiber that runs does not let others run",
-                worker.index
-            )?;
+            f.write_str(&describe_hung(worker))?;
         }
         let more = runtime.workers.iter().map(|worker| worker.more_not_started).sum::<usize>();
         let more = more + runtime.more_not_started;
@@ -367,6 +363,28 @@ fn write_text(f: &mut String, runtimes: &[RuntimeReport]) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// Who holds up whom on a worker that does not answer, and what could not be read for that.
+fn describe_hung(worker: &WorkerReport) -> String {
+    let mut text = format!("  worker {} does not answer: ", worker.index);
+    let running = worker.fibers.iter().find(|fiber| fiber.state == FiberState::Running);
+    let ready = worker.fibers.iter().filter(|fiber| fiber.state == FiberState::Ready).count();
+    let others = worker.fibers.len() - usize::from(running.is_some());
+    let _ = match running {
+        Some(fiber) => {
+            let name = named(fiber.id, fiber.name.as_deref());
+            write!(text, "{name} does not let others run, and holds up {others} fibers")
+        }
+        None => write!(text, "no fiber runs there, as far as can be seen; it has {others} fibers"),
+    };
+    let _ = write!(text, ", {ready} of them ready.");
+    let own = match running {
+        Some(fiber) if fiber.frames.is_empty() => "Its stack, and theirs,",
+        _ => "Their stacks",
+    };
+    let _ = writeln!(text, " {own} could not be read");
+    text
 }
 
 /// Such as `fiber 'Plato' (id 7) waits in Mutex::lock …`.
@@ -557,12 +575,7 @@ pub(crate) fn report(trouble: &Trouble) {
         }
         _ => Ok(()),
     };
-    print(&text);
-}
-
-/// Not `eprintln!`, which panics if nobody reads it. In one go, so that nothing comes in between.
-fn print(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
+    os::print(&text);
 }
 
 /// Which locks a fiber holds that somebody waits for.

@@ -498,6 +498,10 @@ impl Builder {
         strands_sched::on_trouble(debug::report);
         let driver = strands_reactor::driver_factory(self.backend);
         let inner = self.inner.driver(driver).thread_token(os::debug::thread_token);
+        let inner = match os::debug::THREAD_CLOCK {
+            Some(clock) => inner.thread_clock(clock),
+            None => inner,
+        };
         Ok(Runtime { inner: inner.build()? })
     }
 }

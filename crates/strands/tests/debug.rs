@@ -556,7 +556,11 @@ fn philosophers(names: &[&'static str]) {
 fn a_deadlock_is_reported_by_name() {
     const TEST: &str = "a_deadlock_is_reported_by_name";
     match child_case().as_deref() {
-        Some("two") => return runtime(2).run(|| philosophers(&["Ann", "Bob"])),
+        // What is reported is reported past those who have locked it.
+        Some("two") => {
+            let _held = std::io::stderr().lock();
+            return runtime(2).run(|| philosophers(&["Ann", "Bob"]));
+        }
         Some("five") => {
             return runtime(2).run(|| philosophers(&["Plato", "Kant", "Hume", "Marx", "Mill"]));
         }
@@ -805,42 +809,83 @@ fn a_stall_is_reported_by_name() {
     }
 }
 
+/// What a fiber should not do; it never returns.
+fn hangs(how: &str) {
+    match how {
+        "spins" => {}
+        "sleeps" => loop {
+            std::thread::sleep(Duration::from_secs(1_000));
+        },
+        "reads" => {
+            let (mut reader, _writer) = std::io::pipe().unwrap();
+            let _ = reader.read(&mut [0]);
+        }
+        "has locked stderr" => {
+            let mut stderr = std::io::stderr().lock();
+            stderr.write_all(b"hangs now\n").unwrap();
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        _ => unreachable!(),
+    }
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn sigquit_prints_a_dump_though_all_workers_hang() {
     const TEST: &str = "sigquit_prints_a_dump_though_all_workers_hang";
-    if child_case().is_some() {
+    if let Some(how) = child_case() {
         strands::debug::dump_on_sigquit().unwrap();
         strands::debug::dump_on_sigquit().unwrap(); // Once is enough.
         let runtime = Runtime::builder().workers(1).build().unwrap();
         return runtime.run(|| {
             drop(named("patient").spawn(thread::park).unwrap());
-            dump_when("strands", |fibers| is_parked(fibers, "patient"));
-            eprintln!("hangs now");
-            loop {
-                std::hint::spin_loop();
+            let is_ready = || {
+                loop {
+                    thread::yield_now();
+                }
+            };
+            drop(named("ready").spawn(is_ready).unwrap());
+            let all = |fibers: &HashMap<String, Value>| {
+                is_parked(fibers, "patient") && fibers["ready"]["state"] == "ready"
+            };
+            dump_when("strands", all);
+            if how != "has locked stderr" {
+                eprintln!("hangs now");
             }
+            waits_in_a_function_of_its_own(|| hangs(&how));
         });
     }
-    let mut child = spawn_child(TEST, "hang");
-    let mut errors = child.stderr.take().unwrap();
-    let (mut all, mut part, mut asked) = (String::new(), [0; 4096], 0);
-    while !(asked == 2
-        && all.matches("does not answer").count() == 2
-        && all.matches("'patient'").count() == 2)
-    {
-        let count = errors.read(&mut part).unwrap();
-        assert_ne!(count, 0, "it has ended: {all}");
-        all.push_str(&String::from_utf8_lossy(&part[..count]));
-        // Again when the first has been answered.
-        let answered = all.matches("'patient'").count();
-        if all.contains("hangs now") && asked == answered && asked < 2 {
-            let pid = rustix::process::Pid::from_child(&child);
-            rustix::process::kill_process(pid, rustix::process::Signal::QUIT).unwrap();
-            asked += 1;
+    for how in ["spins", "sleeps", "reads", "has locked stderr"] {
+        let mut child = spawn_child(TEST, how);
+        let mut errors = child.stderr.take().unwrap();
+        let (mut all, mut part, mut asked) = (String::new(), [0; 4096], 0);
+        let answers = |all: &str| {
+            all.matches("fiber 'patient'").count().min(all.matches("fiber 'ready'").count())
+        };
+        while !(asked == 2 && answers(&all) == 2) {
+            let count = errors.read(&mut part).unwrap();
+            assert_ne!(count, 0, "it has ended: {all}");
+            all.push_str(&String::from_utf8_lossy(&part[..count]));
+            // Again when the first has been answered.
+            if all.contains("hangs now") && asked == answers(&all) && asked < 2 {
+                let pid = rustix::process::Pid::from_child(&child);
+                rustix::process::kill_process(pid, rustix::process::Signal::QUIT).unwrap();
+                asked += 1;
+            }
         }
+        assert!(all.contains("waits in thread::park"), "{all}");
+        let line = "does not let others run, and holds up 2 fibers, 1 of them ready";
+        assert_eq!(all.matches(line).count(), 2, "{all}");
+        assert!(all.contains("could not be read"), "{all}");
+        if cfg!(all(target_os = "linux", target_env = "gnu")) && walks(TEST) {
+            assert!(all.contains("waits_in_a_function_of_its_own"), "{how}: {all}");
+        }
+        let _ = child.kill();
+        let _ = child.wait();
     }
-    assert!(all.contains("waits in thread::park"), "{all}");
-    let _ = child.kill();
-    let _ = child.wait();
 }

@@ -54,6 +54,10 @@ impl Teller for Few {
     }
 
     fn stop(&self) {}
+
+    fn thread_ns(&self) -> u64 {
+        0
+    }
 }
 
 /// A worker that has nothing else to do, until it has answered so many requests.

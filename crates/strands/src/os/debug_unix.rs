@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 #[cfg(target_os = "linux")]
 pub(crate) use sampling::{sample, thread_token};
 
@@ -35,6 +37,34 @@ pub(crate) fn on_sigquit(f: fn()) -> io::Result<()> {
     *installed = true;
     Ok(())
 }
+
+/// Prints to standard error, past the lock of std's handle: whoever has that may hang, and be what is told of.
+pub(crate) fn print(text: &str) {
+    let stderr = io::stderr();
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match rustix::io::write(&stderr, rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            // Somebody has made it non-blocking, and reads slowly.
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut polled = [PollFd::new(&stderr, PollFlags::OUT)];
+                if poll(&mut polled, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
+                    return;
+                }
+            }
+            Err(_) => return, // Nobody reads it.
+        }
+    }
+}
+
+/// For how many nanoseconds the calling thread has run.
+pub(crate) const THREAD_CLOCK: Option<fn() -> u64> = Some(|| {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes to what it is given, which is on this frame.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+});
 
 /// Threads cannot be found here.
 #[cfg(not(target_os = "linux"))]
@@ -93,7 +123,7 @@ mod sampling {
         STATE.store(ASKED, Ordering::Release);
         // SAFETY: the signal has our handler. A thread that is not there any more is not one of this process, or
         // is another than `THREAD` says when the handler looks whether a fiber runs on it.
-        if unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) } != 0 {
+        if !unsafe { send(thread, signal) } {
             STATE.store(IDLE, Ordering::Relaxed);
             return None;
         }
@@ -113,6 +143,16 @@ mod sampling {
         let count = COUNT.load(Ordering::Relaxed).min(MOST_FRAMES);
         let frames = FRAMES[..count].iter().map(|frame| frame.load(Ordering::Relaxed)).collect();
         Some((FIBER.load(Ordering::Relaxed), frames)).filter(|(fiber, _)| *fiber != 0)
+    }
+
+    /// Sends `signal` to a thread of this process; says whether it could.
+    ///
+    /// # Safety
+    ///
+    /// The signal has our handler.
+    unsafe fn send(thread: c_int, signal: c_int) -> bool {
+        // SAFETY: the caller's promise; it touches no memory of ours.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) == 0 }
     }
 
     /// The signal whose handler is ours: the last real-time one that nobody else handles.
@@ -138,6 +178,8 @@ mod sampling {
                             ours.sa_sigaction = handler as *const () as usize;
                             ours.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO | libc::SA_ONSTACK;
                             libc::sigaction(signal, &ours, ptr::null_mut()) == 0
+                                // An emulator takes handlers for signals that it cannot send.
+                                && send(libc::gettid(), signal)
                         }
                 }
             })
