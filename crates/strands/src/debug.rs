@@ -47,11 +47,16 @@
 //!
 //! # How exact it is
 //!
-//! Workers are not stopped. Each tells of its own fibers, at most 32 at a time and for about 30 µs, and runs fibers in between. It
+//! Workers are not stopped. Each tells of its own fibers, at most 32 of them with 128 frames at a time and for about 20 µs, and
+//! runs fibers in between, however many there are. It
 //! allocates nothing for that, takes no lock that it could wait for, and writes to memory that whoever asks has touched.
 //! So each fiber is shown as it was at one
 //! moment, two fibers perhaps at two. A fiber that had started when the dump reached its worker, and that has not ended
 //! by its turn, is shown once. Fibers that have not started are shown if they are few, else counted.
+//!
+//! What is printed unasked, or on `SIGQUIT`, is written past the lock of std's handle on Unix, as who has that may be who hangs. To make
+//! it, a thread of its own allocates memory and looks up symbols: a thread that hangs amid `malloc` or `dlopen`, with their
+//! locks, may hold that up.
 //!
 //! A worker that does not answer for [some time](dump) is not waited for: its fiber computes, or blocks the thread. The dump
 //! says so, and shows its fibers without their backtraces, but for the one that runs, on Linux: a signal has the thread look at its own
@@ -69,7 +74,7 @@
 //! |---|---|
 //! | that dumps can be made | A wait notes when it began: one store. One for a lock, a descriptor or a select notes that too: two. A switch notes who runs in one word more. |
 //! | that locks know their holder | One instruction of 25 for a lock and its unlock, as the holder is in the word that is exchanged anyway. |
-//! | a dump of 100,000 parked fibers | 0.3 s from question to answer, about 3 µs a fiber. A fiber of that worker that always wants to run waits for 33 µs or less in 99.9 % of its turns and 57 µs in 99.99 %, in time that the worker had a core; 5 of 5.6 million turns, over 30 dumps, took more than 100 µs, the longest 0.4 ms. By the clock, with three times as many busy threads as cores, the longest pause of a dump was 1 to 7 ms in the median and 100 ms at worst, as [`Dump::longest_pause`] has the time in it for which the system ran others. |
+//! | a dump of 100,000 parked fibers | 0.3 s from question to answer, about 3 µs a fiber; 0.9 s where seven times as many threads want to run as there are cores. A fiber of that worker that always wants to run waits for 27 µs or less in 99.9 % of its turns and 65 µs in 99.99 %, in time that the worker had a core. Of 2 million turns in 10 seconds of dumps 23 took more than 100 µs, the longest 0.16 ms; in 10 seconds without dumps 27 did, the longest 0.17 ms: they are the machine's own. |
 //! | its text | 0.4 s, 13 MB; for a fiber that asks, on a thread of its own, as the dump is. |
 //! | deadlock reports | While fibers always wait for locks, 0.01 % of a core with ten fibers, 0.05 % with 100,000 others that wait; workers spend at most one part in 200 on answers. Nothing while none waits. |
 //! | `stall_limit` | 0.08 % of a core for a limit of 100 ms and two busy workers. Nothing while all workers sleep. A load and a test when a worker wakes. |

@@ -481,8 +481,8 @@ fn who_would_wait_for_itself_panics() {
 /// are not taken for it, wherever their memory lies.
 #[test]
 fn who_comes_after_a_taker_that_has_ended_waits() {
+    static MUTEX: Mutex<u32> = Mutex::new(0);
     runtime(1).run(|| {
-        let mutex: &'static Mutex<u32> = Box::leak(Box::new(Mutex::new(0)));
         let handed_over = Rc::new(RefCell::new(None));
         let begun = Rc::new(Cell::new(0));
         // One closure for both, so that what is allocated for it has one size.
@@ -490,7 +490,7 @@ fn who_comes_after_a_taker_that_has_ended_waits() {
             let (handed_over, begun) = (handed_over.clone(), begun.clone());
             strands::thread::spawn_local(move || {
                 begun.set(begun.get() + 1);
-                let mut guard = mutex.lock().unwrap();
+                let mut guard = MUTEX.lock().unwrap();
                 *guard += 1;
                 if hands_over {
                     *handed_over.borrow_mut() = Some(guard);
@@ -667,6 +667,7 @@ fn no_standstill_is_reported_where_something_is_armed() {
         assert!(!errors(&output).contains("deadlock"), "{}", errors(&output));
         return;
     }
+    static KEPT: std::sync::Mutex<Vec<Runtime>> = std::sync::Mutex::new(Vec::new());
     type Wait = Box<dyn FnOnce() + Send>;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to_select = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -693,7 +694,7 @@ fn no_standstill_is_reported_where_something_is_armed() {
             drop(strands::spawn(thread::park));
         });
         // Never shut down, as one of them waits for a thread that does not end.
-        std::mem::forget(runtime);
+        KEPT.lock().unwrap().push(runtime);
     }
     let silent = Runtime::builder().workers(1).deadlock_reports(false).build().unwrap();
     silent.run(|| drop(strands::spawn(thread::park)));
