@@ -412,18 +412,19 @@ impl Asker {
             let wait = || park::wait_until(&DUMP, 0, Some(deadline), ready);
             return cancel::uncancellable(wait) == Outcome::Woken;
         }
-        loop {
+        let is_ready = loop {
             if ready() {
-                // The token may have been another's: who waits for that looks again.
-                this_thread().unpark();
-                return true;
+                break true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return false;
+                break false;
             }
             park_timeout(left);
-        }
+        };
+        // The token may have been another's: who waits for that looks again.
+        this_thread().unpark();
+        is_ready
     }
 }
 

@@ -276,7 +276,8 @@ impl Looks {
                 // Who has raised it meanwhile may have come after the look.
                 let again = flag.lower() || again;
                 let done = Instant::now();
-                let took = done.saturating_duration_since(now);
+                // To wait for one that does not answer takes no time of a CPU.
+                let took = done.saturating_duration_since(now).saturating_sub(PATIENCE);
                 self.at = again.then(|| done + pause.max(took * SHARE));
             }
             _ => {}

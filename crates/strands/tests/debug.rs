@@ -561,6 +561,15 @@ fn a_deadlock_is_reported_by_name() {
             let _held = std::io::stderr().lock();
             return runtime(2).run(|| philosophers(&["Ann", "Bob"]));
         }
+        // The worker does not answer when it is looked at first, and nobody waits anew after that.
+        Some("late") => {
+            return runtime(1).run(|| {
+                strands::spawn(|| philosophers(&["Ann", "Bob"]));
+                (0..100).for_each(|_| thread::yield_now());
+                std::thread::sleep(Duration::from_millis(500));
+                thread::park();
+            });
+        }
         Some("five") => {
             return runtime(2).run(|| philosophers(&["Plato", "Kant", "Hume", "Marx", "Mill"]));
         }
@@ -589,6 +598,9 @@ fn a_deadlock_is_reported_by_name() {
     assert_eq!(two.matches("holds the Mutex 0x").count(), 2, "{two}");
     assert!(!stacks || two.matches("waits_in_a_function_of_its_own").count() >= 2, "{two}");
     assert!(two.contains("more wait for these"), "who joins them: {two}");
+
+    let late = said(TEST, "late", "for these\n");
+    assert!(late.contains("deadlock: 2 fibers wait for each other"), "{late}");
 
     let five = said(TEST, "five", "for these\n");
     assert!(five.contains("deadlock: 5 fibers"), "{five}");
