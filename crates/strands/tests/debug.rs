@@ -565,8 +565,8 @@ fn a_deadlock_is_reported_by_name() {
         Some("late") => {
             return runtime(1).run(|| {
                 strands::spawn(|| philosophers(&["Ann", "Bob"]));
-                (0..100).for_each(|_| thread::yield_now());
-                std::thread::sleep(Duration::from_millis(500));
+                (0..10_000).for_each(|_| thread::yield_now());
+                std::thread::sleep(Duration::from_millis(1_500));
                 thread::park();
             });
         }
