@@ -18,11 +18,12 @@ use crate::current;
 use crate::task::describe_party;
 use crate::watch;
 
-/// The bit of a lock's word that says that it is held: by one party, whose id is beside it.
-pub const HELD: u64 = 1;
+/// The bit of a lock's word that says that it is held: by one party, whose id is beside it. The highest, so that of a
+/// word that counts instead one comparison says that it does.
+pub const HELD: u64 = 1 << 63;
 
-/// The bits of a lock's word that belong to the [mark](crate::mark). The lock has the others: two at the low end, and the 16
-/// highest.
+/// The bits of a lock's word that belong to the [mark](crate::mark). The lock has the others: three at the low end, and the
+/// 15 below the highest.
 pub const MARK: u64 = 0x0000_FFFF_FFFF_FFF8 | HELD;
 
 /// The mark of the party with this id: of 45 bits of it, which a million parties a second use up in a year.

@@ -271,6 +271,7 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     /// As `try_lock`, for where the caller must not be suspended.
+    #[inline]
     fn try_lock_uncharged(&self) -> TryLockResult<MutexGuard<'_, T>> {
         if self.raw.try_lock() {
             Ok(self.locked(poison::panicking())?)
@@ -378,11 +379,11 @@ pub(crate) struct RawMutex {
 const LOCKED: u64 = owner::HELD;
 /// With who has locked it.
 const HOLDER: u64 = owner::MARK;
-const WAITERS: u64 = 2;
-const WOKEN: u64 = 4;
+const WAITERS: u64 = 1;
+const WOKEN: u64 = 2;
 /// One unlock while `WOKEN`; they are counted from this bit on.
 const OVERTAKEN: u64 = 1 << 48;
-const _: () = assert!(HOLDER & (WAITERS | WOKEN) == 0 && HOLDER < OVERTAKEN);
+const _: () = assert!(HOLDER & (WAITERS | WOKEN | (MOST_OVERTAKEN * OVERTAKEN)) == 0);
 /// After so many of them somebody else is woken too.
 const MOST_OVERTAKEN: u64 = if cfg!(loom) { 1 } else { 1024 };
 
@@ -500,7 +501,7 @@ impl RawMutex {
     #[cold]
     fn unlock_contended(&self) {
         let mut word = self.word.load(Relaxed);
-        while word & WOKEN != 0 && word / OVERTAKEN < MOST_OVERTAKEN {
+        while word & WOKEN != 0 && (word & !HOLDER) / OVERTAKEN < MOST_OVERTAKEN {
             let wanted = (word & !HOLDER) + OVERTAKEN;
             match self.word.compare_exchange_weak(word, wanted, Release, Relaxed) {
                 Ok(_) => return, // Who is on the way will look after the line.

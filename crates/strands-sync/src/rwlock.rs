@@ -2,20 +2,23 @@
 //!
 //! # The protocol
 //!
-//! One word, and one line of readers and writers with its own small lock. The word counts the readers and
-//! has two bits: `WRITER`, and `WAITERS`: the line may not be empty. Uncontended, a lock and an unlock are one
-//! compare-exchange each, for readers too. Invariants:
+//! One word, and one line of readers and writers with its own small lock. The word counts the readers, from the
+//! lowest bit on, and has two bits at its high end: `WRITER`, and `WAITERS`: the line may not be empty. So one
+//! comparison says that nobody writes, nobody waits and readers are few. Uncontended, a lock and an unlock are one
+//! atomic operation each, for readers too. Invariants:
 //!
-//! 1. While somebody is in line and nobody who was chosen from it is on the way, the lock is held and
-//!    `WAITERS` is set.
-//! 2. While `WAITERS` is set and the line's lock is held, a lock that is held stays so: the writer, or the last
-//!    reader, needs the line's lock to unlock. Other readers may leave, and nobody joins.
+//! 1. While somebody is in line and nobody who was chosen from it is on the way, `WAITERS` is set, and the lock is
+//!    held, or the last reader has left and is about to look after the line.
+//! 2. While `WAITERS` is set, nobody joins those who hold the lock, and a writer needs the line's lock to unlock. So who
+//!    holds it, and the line's lock too, is alone with it, but for other readers who leave; without others nobody else
+//!    changes the word.
 //! 3. While readers hold the lock, the first in line is a writer, or one is on the way: chosen, or about
 //!    to look after those whom it held up.
 //!
-//! So an unlock that finds waiters is one thing for all: a writer becomes a reader first; then all readers
-//! at the head of the line are let in, beside it; then it leaves as readers do, and the last of them chooses
-//! the writer that is first in line now.
+//! A reader leaves first and looks then: if it was the last and somebody waits it comes back as a reader, unless
+//! somebody else has taken the lock meanwhile, who finds the waiters in turn. So an unlock that finds waiters is one thing
+//! for all: a writer becomes a reader first; then all readers at the head of the line are let in, beside it; then
+//! it leaves, and the last of them chooses the writer that is first in line now.
 //!
 //! # Fairness
 //!
@@ -340,6 +343,7 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// As `try_read`, for where the caller must not be suspended.
+    #[inline]
     fn try_read_uncharged(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
         if self.raw.try_read() { Ok(self.reads()?) } else { Err(TryLockError::WouldBlock) }
     }
@@ -482,16 +486,18 @@ pub(crate) struct RawRwLock {
 
 /// With the writer's mark, as in a [`Mutex`](crate::Mutex); readers are many, and only counted.
 const WRITER: u64 = owner::HELD;
-const WAITERS: u64 = 2;
-/// One reader, where there is no writer; they are counted from this bit on.
-const READER: u64 = 4;
-/// Newcomers are refused from here on. The room above is for those in line, who have a stack each.
-const MANY_READERS: u64 = 1 << 31;
+const WAITERS: u64 = 1 << 62;
+/// One reader, where there is no writer.
+const READER: u64 = 1;
+/// Newcomers are refused from here on. The room above is for those in line, who have a stack each. It also bounds the
+/// words that say that nobody writes or waits.
+const MANY_READERS: u64 = 1 << 29;
+const _: () = assert!(owner::MARK & WAITERS == 0 && MANY_READERS <= WAITERS);
 
 /// Whether a newcomer may join as a reader.
 #[inline]
 fn may_read(word: u64) -> bool {
-    word & WRITER == 0 && (word & WAITERS == 0 || word < READER) && word < MANY_READERS
+    word < MANY_READERS || word == WAITERS
 }
 
 #[inline]
@@ -563,11 +569,9 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn read_unlock(&self) {
-        let word = self.word.load(Relaxed);
-        // The last reader, while somebody waits, needs the line's lock: see invariant 2.
-        let (simple, after) = (word != READER | WAITERS, word - READER);
-        if !simple || self.word.compare_exchange(word, after, Release, Relaxed).is_err() {
-            self.read_unlock_contended();
+        let word = self.word.fetch_sub(READER, Release);
+        if word >= WAITERS {
+            self.reader_has_left(word - READER);
         }
     }
 
@@ -595,7 +599,7 @@ impl RawRwLock {
     #[inline]
     fn join_readers(&self) -> bool {
         let word = self.word.load(Relaxed);
-        let simple = word & (WRITER | WAITERS) == 0 && word < MANY_READERS;
+        let simple = word < MANY_READERS;
         simple && self.word.compare_exchange(word, word + READER, Acquire, Relaxed).is_ok()
     }
 
@@ -604,11 +608,16 @@ impl RawRwLock {
         self.change(Acquire, |word| may_read(word).then_some(word + READER)).is_ok()
     }
 
+    /// Called by a reader that has left the word as it is said, and somebody waits.
     #[cold]
-    fn read_unlock_contended(&self) {
-        let leave = |word| (word != READER | WAITERS).then(|| word - READER);
-        if self.change(Release, leave).is_err() {
-            let line = self.line.lock();
+    fn reader_has_left(&self, word: u64) {
+        if word != WAITERS {
+            return; // It was not the last.
+        }
+        let line = self.line.lock();
+        // Who has taken the lock meanwhile looks after the line when it unlocks.
+        let come_back = |word| (word == WAITERS).then_some(READER | WAITERS);
+        if self.change(Acquire, come_back).is_ok() {
             self.last_reader_leaves(line);
         }
     }
@@ -626,7 +635,8 @@ impl RawRwLock {
             return Outcome::Woken;
         }
         let word = self.word.load(Relaxed);
-        assert!(word & WRITER != 0 || word < MANY_READERS, "too many active read locks on RwLock");
+        let is_full = word & WRITER == 0 && word & !WAITERS >= MANY_READERS;
+        assert!(!is_full, "too many active read locks on RwLock");
         let line = self.line.lock();
         if self.lock_or_announce(|word| may_read(word).then_some(word + READER)) {
             return Outcome::Woken;
@@ -688,13 +698,13 @@ impl RawRwLock {
     #[cold]
     fn write_unlock_contended(&self) {
         let line = self.line.lock();
-        // By invariant 2 nobody has changed the word since we came here.
+        // By invariant 2 nobody changes the word beside us.
         self.word.store(READER | WAITERS, Release);
         self.last_reader_leaves(line);
     }
 
     /// Gives up the caller's share of the lock, and sees to it that somebody else goes on: called
-    /// by readers (usually the last) while somebody is in line.
+    /// by a reader (usually the only one) while somebody is in line.
     #[cold]
     fn last_reader_leaves<'a>(&'a self, mut line: Line<'a>) {
         loop {
@@ -754,7 +764,7 @@ impl RawRwLock {
     /// A writer has given up: those whom it held up, readers behind it, may go in now.
     fn left_the_line(&self) {
         let line = self.line.lock();
-        let readers_hold_it = |word| word & WRITER == 0 && word & WAITERS != 0 && word >= READER;
+        let readers_hold_it = |word| word & (WRITER | WAITERS) == WAITERS && !is_unlocked(word);
         let join = |word| readers_hold_it(word).then_some(word + READER);
         // As one of them we can do what the last of them does.
         if self.change(Acquire, join).is_ok() {
