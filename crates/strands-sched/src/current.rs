@@ -4,7 +4,7 @@
 //! on a plain thread at a header made at first use. The worker is found through the header. It is
 //! set by whoever goes on after a switch, and fibers never change threads, so it needs no more
 //! care than any thread-local. No other thread-local exists above the machine layer, but for the
-//! guard that frees a plain thread's header.
+//! guard that frees a plain thread's header. Beside it is what locks look at: see [`held`](crate::held).
 //!
 //! Beside the pointer lies the budget of whoever runs: see [`charge`](crate::charge). A fiber gets a whole one each
 //! time it is resumed, so nobody has to keep what was left. In the header it would cost each
@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use crate::atomic::{Condvar, Mutex, lock, thread_local};
 use crate::cancel;
+use crate::fork;
 use crate::frame;
+use crate::held::Switch;
 use crate::owner;
 use crate::park::Outcome;
 use crate::task::{self, Header, TaskRef};
@@ -29,6 +31,10 @@ struct Current {
     mark: Cell<u64>,
     /// What may be spent on operations without parking before others are let run.
     budget: Cell<u32>,
+    /// The switch follows everybody's.
+    is_listed: Cell<bool>,
+    /// Whether locks are [written down](crate::held).
+    switch: Switch,
 }
 
 impl Current {
@@ -37,6 +43,8 @@ impl Current {
             header: Cell::new(ptr::null()),
             mark: Cell::new(owner::HELD),
             budget: Cell::new(0),
+            is_listed: Cell::new(false),
+            switch: Switch::off(),
         }
     }
 }
@@ -56,17 +64,22 @@ thread_local! {
 }
 #[cfg(loom)]
 thread_local! {
-    static CURRENT: Current = Current::nobody();
+    static CURRENT: Current = Current { switch: Switch::of_model(), ..Current::nobody() };
     static OWN: Own = Own(Cell::new(None));
 }
 
-/// Gives back a plain thread's header when the thread ends.
+/// Gives back a plain thread's header when the thread ends, and takes any thread off the list of those with a switch.
 struct Own(Cell<Option<TaskRef>>);
 
 impl Drop for Own {
     fn drop(&mut self) {
         // Under loom the word itself may be gone already.
-        let _ = CURRENT.try_with(|current| current.set(ptr::null(), owner::HELD));
+        let _ = CURRENT.try_with(|current| {
+            current.set(ptr::null(), owner::HELD);
+            if current.is_listed.get() && !fork::in_forked_child() {
+                current.switch.unlist();
+            }
+        });
     }
 }
 
@@ -101,6 +114,34 @@ pub(crate) fn set_nobody() {
 #[inline(always)]
 pub fn mark() -> u64 {
     CURRENT.with(|current| current.mark.get())
+}
+
+/// Runs `f` with this thread's switch.
+#[inline(always)]
+pub(crate) fn with_switch<R>(f: impl FnOnce(&Switch) -> R) -> R {
+    CURRENT.with(|current| f(&current.switch))
+}
+
+/// Has this thread's switch follow everybody's, if it does not yet. The thread is called what `party` is called.
+#[inline(always)]
+pub(crate) fn follow_switch(party: &Header) {
+    if !CURRENT.with(|current| current.is_listed.get()) {
+        list(party);
+    }
+}
+
+#[cold]
+fn list(party: &Header) {
+    // From here on the destructor will run, unless it has.
+    let ends = OWN.try_with(|_| ()).is_ok();
+    if cfg!(not(loom)) && ends && !fork::in_forked_child() {
+        CURRENT.with(|current| {
+            current.is_listed.set(true);
+            // SAFETY: `Own::drop` takes it off the list, and has not run. The word outlives that: it has no destructor; where
+            // thread-locals are in the heap, those first used go last.
+            unsafe { current.switch.list(party) };
+        });
+    }
 }
 
 /// What the running party may spend on operations without parking.
@@ -183,6 +224,7 @@ fn adopt<'a>() -> &'a Header {
     // SAFETY: `OWN` keeps it until the thread's locals are destroyed, or it was leaked.
     let header = unsafe { header.as_ref() };
     set(header);
+    follow_switch(header);
     header
 }
 

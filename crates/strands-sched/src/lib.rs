@@ -16,6 +16,7 @@ mod fork;
 mod frame;
 mod fresh;
 mod group;
+pub mod held;
 mod idle;
 mod inbox;
 mod latch;

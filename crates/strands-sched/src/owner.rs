@@ -22,9 +22,12 @@ use crate::watch;
 /// word that counts instead one comparison says that it does.
 pub const HELD: u64 = 1 << 63;
 
-/// The bits of a lock's word that belong to the [mark](crate::mark). The lock has the others: three at the low end, and the
-/// 15 below the highest.
+/// The bits of a lock's word that belong to the [mark](crate::mark). The lock has the others: three at the low end, and 14
+/// near the high end.
 pub const MARK: u64 = 0x0000_FFFF_FFFF_FFF8 | HELD;
+
+/// The bit of a lock's word that says that who holds it is [in the books](crate::held).
+pub const TRACKED: u64 = 1 << 61;
 
 /// The mark of the party with this id: of 45 bits of it, which a million parties a second use up in a year.
 #[inline(always)]

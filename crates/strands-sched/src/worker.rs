@@ -646,6 +646,7 @@ impl Worker {
         // SAFETY: the caller's promise.
         let own = unsafe { self.own() };
         current::set(&own.header);
+        current::follow_switch(&own.header);
         loop {
             self.turns.store(self.turns.load(Relaxed).wrapping_add(1), Relaxed);
             if !self.inbox.is_empty() {
@@ -1170,6 +1171,7 @@ pub(crate) unsafe extern "C" fn fiber_main(argument: Word) -> Exit {
     // frame has gone.
     let header = unsafe { &*fiber };
     current::set(header);
+    current::follow_switch(header); // It may have a thread of its own.
     header.set_run(Run::Running);
     current::set_budget(BUDGET);
     // SAFETY: this is its own stack, and it is started once. The worker's own data is used on its thread.

@@ -6,6 +6,7 @@
 mod barrier;
 mod broadcast;
 mod channel;
+mod held;
 mod mpsc;
 mod notify;
 mod once;

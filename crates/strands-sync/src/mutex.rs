@@ -31,7 +31,8 @@
 //!
 //! What stands in the word for `LOCKED` is the holder's [mark](strands_sched::mark), for those who would wait for
 //! themselves and for reports. It costs nothing: it comes from where a constant would come from. A guard that was handed to
-//! another fiber of its worker finds another mark than its own, and unlocks the long way.
+//! another fiber of its worker finds another mark than its own, and unlocks the long way. So does who is [in the
+//! books](strands_sched::held), by a fourth bit, `TRACKED`.
 //!
 //! Turned down: handing over always (a switch for each lock, and a wake-up across threads takes
 //! longer than most critical sections); never (a fiber whose lock is always taken when
@@ -43,8 +44,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::ptr;
 
-use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, charge, mark, owner};
+use strands_sched::held::{self, Kind};
+use strands_sched::owner::{self, TRACKED};
+use strands_sched::{Op, Outcome, Place, WaitQueue, cancel_unwind, charge, mark};
 
 use crate::atomic::{Acquire, AtomicU64, Relaxed, Release, spin};
 use crate::poison::{self, LockResult, TryLockError, TryLockResult};
@@ -377,8 +381,8 @@ pub(crate) struct RawMutex {
 }
 
 const LOCKED: u64 = owner::HELD;
-/// With who has locked it.
-const HOLDER: u64 = owner::MARK;
+/// With who has locked it, and whether that is written down.
+const HOLDER: u64 = owner::MARK | TRACKED;
 const WAITERS: u64 = 1;
 const WOKEN: u64 = 2;
 /// One unlock while `WOKEN`; they are counted from this bit on.
@@ -414,7 +418,7 @@ impl RawMutex {
     /// `Woken`: the lock is the caller's. `Cancelled`: it is not.
     #[inline]
     pub(crate) fn lock(&self) -> Outcome {
-        match self.word.compare_exchange(0, mark(), Acquire, Relaxed) {
+        match self.word.compare_exchange(held::free(), mark(), Acquire, Relaxed) {
             Ok(_) => Outcome::Woken,
             Err(_) => self.lock_contended(),
         }
@@ -422,22 +426,30 @@ impl RawMutex {
 
     #[inline]
     fn try_lock(&self) -> bool {
-        match self.word.compare_exchange(0, mark(), Acquire, Relaxed) {
+        match self.word.compare_exchange(held::free(), mark(), Acquire, Relaxed) {
             Ok(_) => true,
-            Err(word) => word & LOCKED == 0 && self.try_lock_before_others(word),
+            Err(word) => word & LOCKED == 0 && self.try_lock_slowly(word),
         }
     }
 
-    /// Nobody holds it, but there are some in line.
+    /// Nobody holds it, but there are some in line, or who locks is written down.
     #[cold]
-    fn try_lock_before_others(&self, mut word: u64) -> bool {
+    fn try_lock_slowly(&self, mut word: u64) -> bool {
         while word & LOCKED == 0 {
             match self.word.compare_exchange_weak(word, word | mark(), Acquire, Relaxed) {
-                Ok(_) => return true,
+                Ok(_) => {
+                    self.note_holder();
+                    return true;
+                }
                 Err(now) => word = now,
             }
         }
         false
+    }
+
+    /// Called by who has just locked, unless nobody wants to know.
+    fn note_holder(&self) {
+        held::note(&self.word, ptr::from_ref(&self.line).addr(), Kind::Mutex);
     }
 
     #[inline]
@@ -464,12 +476,17 @@ impl RawMutex {
             let woken = place == Place::First;
             let line = self.line.lock();
             if self.lock_or_announce(woken) {
+                drop(line);
+                self.note_holder();
                 return Outcome::Woken;
             }
             let waiter = Waiter { late: woken, mark: mark(), granted: &granted };
             let wait = || line.wait(place, &LOCK, None, waiter, || {});
             match owner::while_waiting(&self.word, wait) {
-                Outcome::Woken if granted.get() => return Outcome::Woken,
+                Outcome::Woken if granted.get() => {
+                    self.note_holder();
+                    return Outcome::Woken;
+                }
                 Outcome::Woken => place = Place::First,
                 // Nobody chose us, so we owe nobody a wake-up.
                 outcome => return outcome,
@@ -500,6 +517,7 @@ impl RawMutex {
 
     #[cold]
     fn unlock_contended(&self) {
+        held::forget(&self.word);
         let mut word = self.word.load(Relaxed);
         while word & WOKEN != 0 && (word & !HOLDER) / OVERTAKEN < MOST_OVERTAKEN {
             let wanted = (word & !HOLDER) + OVERTAKEN;

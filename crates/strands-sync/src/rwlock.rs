@@ -20,6 +20,9 @@
 //! for all: a writer becomes a reader first; then all readers at the head of the line are let in, beside it; then
 //! it leaves, and the last of them chooses the writer that is first in line now.
 //!
+//! A third bit, `TRACKED`, says that the writer, or some of the readers, are [in the books](strands_sched::held). In the
+//! latter case the books are one reader more, which leaves as others do when the last of those is out of them.
+//!
 //! # Fairness
 //!
 //! First come, first served; readers who stand next to each other in line go in together. While
@@ -41,10 +44,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::time::Instant;
 
-use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, cancel_unwind, charge, mark, owner};
+use strands_sched::held::{self, Kind};
+use strands_sched::owner::{self, TRACKED};
+use strands_sched::{Locked, Op, Outcome, Place, WaitQueue, cancel_unwind, charge, mark};
 
 use crate::atomic::{Acquire, AtomicU64, Relaxed, Release, spin};
 use crate::poison::{self, LockResult, PoisonError, TryLockError, TryLockResult};
@@ -491,13 +496,15 @@ const WAITERS: u64 = 1 << 62;
 const READER: u64 = 1;
 /// Newcomers are refused from here on. The room above is for those in line, who have a stack each. It also bounds the
 /// words that say that nobody writes or waits.
-const MANY_READERS: u64 = 1 << 29;
-const _: () = assert!(owner::MARK & WAITERS == 0 && MANY_READERS <= WAITERS);
+const MANY_READERS: u64 = held::FEW;
+/// From here on a word says more than who reads.
+const FLAGS: u64 = TRACKED;
+const _: () = assert!(owner::MARK & WAITERS == 0 && MANY_READERS <= FLAGS && FLAGS < WAITERS);
 
 /// Whether a newcomer may join as a reader.
 #[inline]
 fn may_read(word: u64) -> bool {
-    word < MANY_READERS || word == WAITERS
+    word & !TRACKED < MANY_READERS || word == WAITERS
 }
 
 #[inline]
@@ -551,7 +558,7 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn write_until(&self, deadline: Option<Instant>) -> Outcome {
-        match self.word.compare_exchange(0, mark(), Acquire, Relaxed) {
+        match self.word.compare_exchange(held::free(), mark(), Acquire, Relaxed) {
             Ok(_) => Outcome::Woken,
             Err(_) => self.write_contended(deadline),
         }
@@ -564,13 +571,16 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn try_write(&self) -> bool {
-        self.change(Acquire, |word| is_unlocked(word).then_some(word | mark())).is_ok()
+        match self.word.compare_exchange(held::free(), mark(), Acquire, Relaxed) {
+            Ok(_) => true,
+            Err(word) => is_unlocked(word) && self.try_write_slowly(),
+        }
     }
 
     #[inline]
     pub(crate) fn read_unlock(&self) {
         let word = self.word.fetch_sub(READER, Release);
-        if word >= WAITERS {
+        if word >= FLAGS {
             self.reader_has_left(word - READER);
         }
     }
@@ -587,7 +597,11 @@ impl RawRwLock {
             return;
         }
         let line = self.line.lock();
+        let is_tracked = self.word.load(Relaxed) & TRACKED != 0;
         self.word.store(READER | WAITERS, Release);
+        if is_tracked {
+            held::downgrade(&self.word);
+        }
         let line = self.let_in(line, |line, admit| line.choose_suiting(|w| !w.writes, admit));
         if line.is_empty() {
             // By invariant 2 nobody else changes the bit.
@@ -599,20 +613,65 @@ impl RawRwLock {
     #[inline]
     fn join_readers(&self) -> bool {
         let word = self.word.load(Relaxed);
-        let simple = word < MANY_READERS;
+        let simple = word < held::few();
         simple && self.word.compare_exchange(word, word + READER, Acquire, Relaxed).is_ok()
     }
 
     #[cold]
     fn try_read_contended(&self) -> bool {
-        self.change(Acquire, |word| may_read(word).then_some(word + READER)).is_ok()
+        let joined = self.change(Acquire, |word| may_read(word).then_some(word + READER)).is_ok();
+        if joined {
+            self.note_reader();
+        }
+        joined
     }
 
-    /// Called by a reader that has left the word as it is said, and somebody waits.
+    #[cold]
+    fn try_write_slowly(&self) -> bool {
+        let lock = |word| is_unlocked(word).then_some(word | mark());
+        let locked = self.change(Acquire, lock).is_ok();
+        if locked {
+            self.note_writer();
+        }
+        locked
+    }
+
+    /// As if before the books were kept.
+    #[cfg(all(test, loom))]
+    pub(crate) fn join_unlisted(&self) {
+        self.word.fetch_add(READER, Acquire);
+    }
+
+    /// Called by who has just become a reader, unless nobody wants to know.
+    fn note_reader(&self) {
+        held::note_reader(&self.word, ptr::from_ref(&self.line).addr());
+    }
+
+    /// Called by who has just become the writer, unless nobody wants to know.
+    fn note_writer(&self) {
+        held::note(&self.word, ptr::from_ref(&self.line).addr(), Kind::Write);
+    }
+
+    /// Called by a reader that has left the word as it is said, and somebody waits, or readers are in the books.
     #[cold]
     fn reader_has_left(&self, word: u64) {
+        if word & TRACKED == 0 {
+            self.look_after_the_line(word);
+        } else if held::reader_has_left(&self.word) {
+            self.books_leave();
+        }
+    }
+
+    /// The share of the books is the caller's.
+    fn books_leave(&self) {
+        let before = self.word.fetch_sub(READER, Release);
+        self.look_after_the_line(before - READER);
+    }
+
+    /// Called by a reader that has left the word as it is said.
+    fn look_after_the_line(&self, word: u64) {
         if word != WAITERS {
-            return; // It was not the last.
+            return; // Nobody waits, or it was not the last.
         }
         let line = self.line.lock();
         // Who has taken the lock meanwhile looks after the line when it unlocks.
@@ -635,16 +694,22 @@ impl RawRwLock {
             return Outcome::Woken;
         }
         let word = self.word.load(Relaxed);
-        let is_full = word & WRITER == 0 && word & !WAITERS >= MANY_READERS;
+        let is_full = word & WRITER == 0 && word & !(WAITERS | TRACKED) >= MANY_READERS;
         assert!(!is_full, "too many active read locks on RwLock");
         let line = self.line.lock();
         if self.lock_or_announce(|word| may_read(word).then_some(word + READER)) {
+            drop(line);
+            self.note_reader();
             return Outcome::Woken;
         }
         let granted = Cell::new(false);
         let waiter = Waiter { writes: false, late: false, mark: 0, granted: &granted };
-        // Who is woken has been let in.
-        owner::while_waiting(&self.word, || line.wait(Place::Last, &READ, deadline, waiter, || {}))
+        let wait = || line.wait(Place::Last, &READ, deadline, waiter, || {});
+        let outcome = owner::while_waiting(&self.word, wait);
+        if outcome == Outcome::Woken {
+            self.note_reader(); // Who is woken has been let in.
+        }
+        outcome
     }
 
     #[cold]
@@ -664,13 +729,19 @@ impl RawRwLock {
             let granted = Cell::new(false);
             let line = self.line.lock();
             if self.lock_or_announce(|word| is_unlocked(word).then_some(word | mark())) {
+                drop(line);
+                self.note_writer();
                 return Outcome::Woken;
             }
             let late = place == Place::First;
             let waiter = Waiter { writes: true, late, mark: mark(), granted: &granted };
             let wait = || line.wait(place, &WRITE, deadline, waiter, || {});
             match owner::while_waiting(&self.word, wait) {
-                Outcome::Woken if granted.get() || self.try_write() => return Outcome::Woken,
+                Outcome::Woken if granted.get() => {
+                    self.note_writer();
+                    return Outcome::Woken;
+                }
+                Outcome::Woken if self.try_write() => return Outcome::Woken,
                 Outcome::Woken => place = Place::First,
                 outcome => {
                     self.left_the_line();
@@ -697,6 +768,7 @@ impl RawRwLock {
 
     #[cold]
     fn write_unlock_contended(&self) {
+        held::forget(&self.word);
         let line = self.line.lock();
         // By invariant 2 nobody changes the word beside us.
         self.word.store(READER | WAITERS, Release);
@@ -710,13 +782,16 @@ impl RawRwLock {
         loop {
             line = self.let_in(line, |line, admit| line.choose_first_if(|w| !w.writes, admit));
             if line.is_empty() {
-                let _ = self.change(Release, |word| Some((word - READER) & !WAITERS));
-                return;
+                let left = self.change(Release, |word| Some((word - READER) & !WAITERS));
+                drop(line);
+                return self.visitor_has_left(left);
             }
             // A writer is the first. Only the last reader makes way for it.
             let leave = |word| (word != READER | WAITERS).then(|| word - READER);
-            if self.change(Release, leave).is_ok() {
-                return;
+            let left = self.change(Release, leave);
+            if left.is_ok() {
+                drop(line);
+                return self.visitor_has_left(left);
             }
             // What the other readers have read is read before the writer writes.
             self.word.load(Acquire);
@@ -735,6 +810,14 @@ impl RawRwLock {
                 drop(chosen);
                 return;
             }
+        }
+    }
+
+    /// Called by a reader that was in for a moment, and has changed the word from what is said.
+    fn visitor_has_left(&self, word: Result<u64, u64>) {
+        let is_tracked = word.is_ok_and(|word| word & TRACKED != 0);
+        if is_tracked && held::visitor_has_left(&self.word) {
+            self.books_leave();
         }
     }
 

@@ -41,9 +41,11 @@
 //!
 //! Of a fiber that waits: the operation and its object (the same for all who wait for the same), since when, when its
 //! time is up (a time limit [around the call](crate::time::timeout) counts), who holds the lock or is joined, the
-//! descriptor, the operations of a [`select!`](crate::select!). Of each fiber: the locks it holds *that somebody waits for*. Nobody
-//! writes down who takes a free lock, as that would cost each lock and unlock more than they cost; who holds it is in
-//! the lock, where those who wait look.
+//! descriptor, the operations of a [`select!`](crate::select!). Of each fiber: which locks it holds. Those that somebody waits for
+//! are always known: who holds a lock is in the lock, where those who wait look. To know of the others, and
+//! for how long they have been held, each lock and unlock has to be written down, which costs more than they cost: so [`track_locks`] has to
+//! be called first, or [`dump_on_sigquit`]. Then plain threads that hold locks are in the dump too, and locks whose guards were
+//! leaked. A guard that lies with another fiber by now is shown with the one that took it.
 //!
 //! # How exact it is
 //!
@@ -78,7 +80,8 @@
 //! | its text | 0.4 s, 13 MB; for a fiber that asks, on a thread of its own, as the dump is. |
 //! | deadlock reports | While fibers always wait for locks, 0.01 % of a core with ten fibers, 0.05 % with 100,000 others that wait; workers spend at most one part in 200 on answers. Nothing while none waits. |
 //! | `stall_limit` | 0.08 % of a core for a limit of 100 ms and two busy workers. Nothing while all workers sleep. A load and a test when a worker wakes. |
-//! | `dump_on_sigquit` | A thread that sleeps. |
+//! | `track_locks` | While it is off, nothing for a mutex or a write lock; of the 20 instructions of a read lock and its unlock one. While it is on, a lock and its unlock take about ten times as long, 0.2 µs in place of 0.02, and some 100 bytes for each lock that is held. |
+//! | `dump_on_sigquit` | A thread that sleeps, and `track_locks`. |
 //!
 //! # JSON
 //!
@@ -89,6 +92,7 @@
 //! {
 //!   "format": "strands-dump",
 //!   "version": 1,
+//!   "tracks_locks": true,
 //!   "runtimes": [{
 //!     "id": 1,
 //!     "name": "strands",
@@ -116,24 +120,36 @@
 //!         "by_thread": false,
 //!         "arms": []
 //!       },
-//!       "holds": [{ "operation": "Mutex::lock", "object": "0x7f40" }],
+//!       "holds": [{
+//!         "operation": "Mutex::lock",
+//!         "object": "0x7f40",
+//!         "mode": "exclusive",
+//!         "held_ns": 2000000
+//!       }],
 //!       "frames": [{
 //!         "address": "0x5500",
 //!         "symbols": [{ "name": "main::eat", "file": "src/main.rs", "line": 9 }]
 //!       }],
 //!       "truncated": false
 //!     }]
+//!   }],
+//!   "other_holders": [{
+//!     "id": 3,
+//!     "thread": "main",
+//!     "holds": []
 //!   }]
 //! }
 //! ```
 //!
 //! `state` is `not started`, `running`, `ready` or `parked`; `wait` is null if it is not `parked`. `name`, `worker`, `held_by`, and
-//! a symbol's `name`, `file` and `line` are null if there is none or it is not known. `holds` are the locks that somebody waits for. In `wait`,
-//! `timeout_ns` is what is left of a time limit, `by_thread` says that another thread of the process does it, such as one
+//! a symbol's `name`, `file` and `line` are null if there is none or it is not known. `holds` are its locks, with what `track_locks`
+//! adds to them if `tracks_locks` is true; `mode` is `exclusive` or `shared`, and `held_ns` null if it is not known. `other_holders` are parties that
+//! hold locks and are no fibers of the dump: plain threads, by their names (`thread` is empty if one has none), and what has ended
+//! (`thread` is null). In `wait`, `timeout_ns` is what is left of a time limit, `by_thread` says that another thread of the process does it, such as one
 //! of the pool, and `arms` are the first 16 operations of a select, each with `operation`, `object` and `descriptor`. `frames` begin
 //! with the innermost; a frame has several symbols if functions were inlined into each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::fmt::{self, Write as _};
 use std::io;
@@ -141,6 +157,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use strands_sched::held::{self, HeldLock, Kind};
 use strands_sched::{
     Detail, FiberReport, FiberState, RuntimeReport, Trouble, WaitReport, WorkerReport,
     while_waiting_for, with_current_task,
@@ -166,7 +183,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// ```
 pub fn dump() -> Dump {
     let me = with_current_task(|me| me.id());
-    Dump { runtimes: Arc::new(aside(move || collect(me))) }
+    Dump { state: Arc::new(aside(move || State::of(collect(me)))) }
 }
 
 /// The state of things, on behalf of the fiber with this id.
@@ -211,7 +228,35 @@ fn aside<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     }
 }
 
-/// Prints a [`dump`] to standard error whenever the process gets `SIGQUIT`, instead of ending it.
+/// Has dumps and reports say of all locks who holds them, since when, also of those that nobody waits for; or no more.
+/// Says whether they did before.
+///
+/// Locks are a [`Mutex`](crate::sync::Mutex) and an [`RwLock`](crate::sync::RwLock), held by a fiber or a plain thread. It is for the whole
+/// process, and may be called at any time: what was locked before is not known, and what is known is until it
+/// is unlocked. Each lock and unlock is written down, which [costs](self#what-it-costs) several times what they
+/// cost; while it is off they cost nothing more than without it. An `RwLock` that is always read by somebody, without a gap,
+/// has the cost until there is one.
+///
+/// ```
+/// use strands::{debug, sync::Mutex};
+///
+/// let runtime = strands::Runtime::builder().workers(1).build()?;
+/// debug::track_locks(true);
+/// let text = runtime.run(|| {
+///     let mutex = Mutex::new(());
+///     let _guard = mutex.lock().unwrap();
+///     debug::dump().to_string()
+/// });
+/// assert!(text.contains("holds the Mutex 0x"), "{text}");
+/// debug::track_locks(false);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn track_locks(on: bool) -> bool {
+    held::track(on)
+}
+
+/// Prints a [`dump`] to standard error whenever the process gets `SIGQUIT`, instead of ending it, and
+/// [tracks locks](track_locks) from now on.
 ///
 /// A thread of its own does it, so it also works while all workers hang. Other handlers of that signal are called
 /// as before. The handler has no stack of its own, as a fiber may have been interrupted: see
@@ -228,7 +273,9 @@ fn aside<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn dump_on_sigquit() -> io::Result<()> {
-    os::on_sigquit(|| os::print(&dump().to_string()))
+    os::on_sigquit(|| os::print(&dump().to_string()))?;
+    track_locks(true);
+    Ok(())
 }
 
 /// What every fiber did when it was asked for: see [`dump`]. Printed, it is for people.
@@ -243,7 +290,25 @@ pub fn dump_on_sigquit() -> io::Result<()> {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Dump {
-    runtimes: Arc<Vec<RuntimeReport>>,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    runtimes: Vec<RuntimeReport>,
+    /// Those that are written down.
+    held: Vec<HeldLock>,
+    tracks_locks: bool,
+}
+
+impl State {
+    fn of(runtimes: Vec<RuntimeReport>) -> State {
+        State { runtimes, held: held::all(), tracks_locks: held::is_tracking() }
+    }
+
+    fn fibers(&self) -> impl Iterator<Item = &FiberReport> {
+        self.runtimes.iter().flat_map(RuntimeReport::fibers)
+    }
 }
 
 impl Drop for Dump {
@@ -251,8 +316,8 @@ impl Drop for Dump {
         /// To free more than this is left to another thread.
         const MANY: usize = 1_000;
         if self.fibers() > MANY {
-            let runtimes = std::mem::take(&mut self.runtimes);
-            aside(move || drop(runtimes));
+            let state = std::mem::take(&mut self.state);
+            aside(move || drop(state));
         }
     }
 }
@@ -266,7 +331,7 @@ impl Dump {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn fibers(&self) -> usize {
-        self.runtimes.iter().map(|runtime| runtime.fibers().count()).sum()
+        self.state.fibers().count()
     }
 
     /// The longest time for which a worker held up its fibers for the dump, by its own measurement: the time for which its
@@ -276,7 +341,7 @@ impl Dump {
     /// println!("{:?}", strands::debug::dump().longest_pause());
     /// ```
     pub fn longest_pause(&self) -> Duration {
-        let workers = self.runtimes.iter().flat_map(|runtime| &runtime.workers);
+        let workers = self.state.runtimes.iter().flat_map(|runtime| &runtime.workers);
         workers.map(|worker| worker.longest_slice).max().unwrap_or_default()
     }
 
@@ -286,7 +351,7 @@ impl Dump {
     /// assert!(strands::debug::dump().most_at_once() <= 32);
     /// ```
     pub fn most_at_once(&self) -> usize {
-        let workers = self.runtimes.iter().flat_map(|runtime| &runtime.workers);
+        let workers = self.state.runtimes.iter().flat_map(|runtime| &runtime.workers);
         workers.map(|worker| worker.most_in_slice).max().unwrap_or_default()
     }
 
@@ -297,43 +362,53 @@ impl Dump {
     /// assert!(json.starts_with(r#"{"format":"strands-dump","version":1,"runtimes":["#));
     /// ```
     pub fn to_json(&self) -> String {
-        let runtimes = self.runtimes.clone();
-        aside(move || json(&runtimes))
+        let state = self.state.clone();
+        aside(move || json(&state))
     }
 }
 
 impl fmt::Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let runtimes = self.runtimes.clone();
+        let state = self.state.clone();
         f.write_str(&aside(move || {
             let mut text = String::new();
-            let _ = write_text(&mut text, &runtimes); // A string takes all.
+            let _ = write_text(&mut text, &state); // A string takes all.
             text
         }))
     }
 }
 
-fn json(runtimes: &[RuntimeReport]) -> String {
-    let holds = Holds::of(runtimes.iter().flat_map(RuntimeReport::fibers));
+fn json(state: &State) -> String {
+    let holds = Holds::of(state.fibers(), &state.held);
     let mut symbols = Symbols::default();
     let mut json = Json::default();
     json.object(|json| {
         json.member("format", |json| json.string("strands-dump"));
         json.member("version", |json| json.number(1));
+        json.member("tracks_locks", |json| json.boolean(state.tracks_locks));
         json.member("runtimes", |json| {
-            json.array(runtimes, |json, runtime| {
+            json.array(&state.runtimes, |json, runtime| {
                 runtime_json(json, runtime, &holds, &mut symbols);
+            });
+        });
+        json.member("other_holders", |json| {
+            json.array(other_holders(state), |json, (id, thread)| {
+                json.object(|json| {
+                    json.member("id", |json| json.number(id));
+                    json.member("thread", |json| json.optional(thread, Json::string));
+                    json.member("holds", |json| holds_json(json, holds.by(id)));
+                });
             });
         });
     });
     json.text
 }
 
-fn write_text(f: &mut String, runtimes: &[RuntimeReport]) -> fmt::Result {
-    let holds = Holds::of(runtimes.iter().flat_map(RuntimeReport::fibers));
-    let names = Names::of(runtimes.iter().flat_map(RuntimeReport::fibers));
+fn write_text(f: &mut String, state: &State) -> fmt::Result {
+    let holds = Holds::of(state.fibers(), &state.held);
+    let names = Names::of(state.fibers());
     let mut symbols = Symbols::default();
-    for runtime in runtimes {
+    for runtime in &state.runtimes {
         let (fibers, workers) = (runtime.fibers().count(), runtime.workers.len());
         writeln!(
             f,
@@ -352,9 +427,7 @@ fn write_text(f: &mut String, runtimes: &[RuntimeReport]) -> fmt::Result {
         let mut printed: HashMap<&[usize], u64> = HashMap::new();
         for fiber in runtime.fibers() {
             writeln!(f, "\n{}", describe(fiber, &names))?;
-            for hold in holds.by(fiber.id) {
-                writeln!(f, "    holds the {} {:#x}", lock_of(hold.0), hold.1)?;
-            }
+            f.write_str(&holds.text(fiber.id))?;
             if fiber.frames.is_empty() {
                 continue;
             }
@@ -366,6 +439,20 @@ fn write_text(f: &mut String, runtimes: &[RuntimeReport]) -> fmt::Result {
                 }
             }
         }
+    }
+    for (id, thread) in other_holders(state) {
+        let who = match thread {
+            Some("") => format!("a plain thread (id {id})"),
+            Some(name) => format!("thread '{name}' (id {id})"),
+            None => format!("a fiber or thread that has ended (id {id})"),
+        };
+        write!(f, "\n{who}\n{}", holds.text(id))?;
+    }
+    if !state.tracks_locks {
+        writeln!(
+            f,
+            "\nhelp: locks that nobody waits for are not shown: call strands::debug::track_locks(true) before"
+        )?;
     }
     Ok(())
 }
@@ -390,6 +477,13 @@ fn describe_hung(worker: &WorkerReport) -> String {
     };
     let _ = writeln!(text, " {own} could not be read");
     text
+}
+
+/// Who holds locks and is no fiber that is described: each once, with its name if it is a thread.
+fn other_holders(state: &State) -> impl Iterator<Item = (u64, Option<&str>)> {
+    let mut seen: HashSet<u64> = state.fibers().map(|fiber| fiber.id).collect();
+    let held = state.held.iter().filter(move |held| seen.insert(held.holder));
+    held.map(|held| (held.holder, held.thread.as_deref()))
 }
 
 /// Such as `fiber 'Plato' (id 7) waits in Mutex::lock …`.
@@ -502,16 +596,14 @@ pub(crate) fn report(trouble: &Trouble) {
     let _ = match trouble {
         Trouble::Cycle(cycle) => {
             let names = Names::of(&cycle.fibers);
-            let holds = Holds::of(&cycle.fibers);
+            let holds = Holds::of(&cycle.fibers, &held::all());
             let _ = match cycle.fibers.len() {
                 1 => writeln!(text, "strands: deadlock: a fiber waits for itself"),
                 count => writeln!(text, "strands: deadlock: {count} fibers wait for each other"),
             };
             for fiber in &cycle.fibers {
                 let _ = writeln!(text, "\n{}", describe(fiber, &names));
-                for hold in holds.by(fiber.id) {
-                    let _ = writeln!(text, "    holds the {} {:#x}", lock_of(hold.0), hold.1);
-                }
+                text.push_str(&holds.text(fiber.id));
                 text.push_str(&backtrace(fiber, &mut symbols));
             }
             match cycle.others_waiting {
@@ -523,7 +615,7 @@ pub(crate) fn report(trouble: &Trouble) {
             /// So many are described.
             const MOST: usize = 64;
             let names = Names::of(&standstill.fibers);
-            let holds = Holds::of(&standstill.fibers);
+            let holds = Holds::of(&standstill.fibers, &held::all());
             let (count, name) = (standstill.fibers.len(), &standstill.name);
             let _ = writeln!(
                 text,
@@ -533,9 +625,7 @@ pub(crate) fn report(trouble: &Trouble) {
             );
             for fiber in standstill.fibers.iter().take(MOST) {
                 let _ = writeln!(text, "\n{}", describe(fiber, &names));
-                for hold in holds.by(fiber.id) {
-                    let _ = writeln!(text, "    holds the {} {:#x}", lock_of(hold.0), hold.1);
-                }
+                text.push_str(&holds.text(fiber.id));
                 text.push_str(&backtrace(fiber, &mut symbols));
             }
             if count > MOST {
@@ -583,25 +673,63 @@ pub(crate) fn report(trouble: &Trouble) {
     os::print(&text);
 }
 
-/// Which locks a fiber holds that somebody waits for.
-struct Holds(HashMap<u64, Vec<(&'static str, usize)>>);
+/// Which locks a party holds: those that are written down, and those that somebody waits for.
+struct Holds(HashMap<u64, Vec<Hold>>);
+
+struct Hold {
+    kind: Kind,
+    object: usize,
+    /// None: it is not known.
+    held_for: Option<Duration>,
+}
 
 impl Holds {
-    fn of<'a>(fibers: impl IntoIterator<Item = &'a FiberReport>) -> Holds {
-        let mut holds: HashMap<u64, Vec<(&'static str, usize)>> = HashMap::new();
+    fn of<'a>(
+        fibers: impl IntoIterator<Item = &'a FiberReport>,
+        written_down: &[HeldLock],
+    ) -> Holds {
+        let mut holds: HashMap<u64, Vec<Hold>> = HashMap::new();
+        for &HeldLock { holder, kind, object, held_for, .. } in written_down {
+            let hold = Hold { kind, object, held_for: Some(held_for) };
+            holds.entry(holder).or_default().push(hold);
+        }
         for fiber in fibers {
             let Some(wait) = &fiber.wait else { continue };
             let Some(id) = wait.held_by.filter(|_| wait.operation != "join") else { continue };
             let held = holds.entry(id).or_default();
-            if held.iter().all(|&(_, object)| object != wait.object) {
-                held.push((wait.operation, wait.object));
+            if held.iter().all(|hold| hold.object != wait.object) {
+                // Of those who read nobody says who waits for them.
+                let is_mutex = lock_of(wait.operation) == "Mutex";
+                let kind = if is_mutex { Kind::Mutex } else { Kind::Write };
+                held.push(Hold { kind, object: wait.object, held_for: None });
             }
+        }
+        for held in holds.values_mut() {
+            held.sort_by_key(|hold| std::cmp::Reverse(hold.held_for)); // As they were taken.
         }
         Holds(holds)
     }
 
-    fn by(&self, id: u64) -> &[(&'static str, usize)] {
+    fn by(&self, id: u64) -> &[Hold] {
         self.0.get(&id).map_or(&[], |held| held)
+    }
+
+    /// Each on a line of its own.
+    fn text(&self, id: u64) -> String {
+        let mut text = String::new();
+        for Hold { kind, object, held_for } in self.by(id) {
+            let (lock, mode) = match kind {
+                Kind::Mutex => ("Mutex", ""),
+                Kind::Read => ("RwLock", " for reading"),
+                Kind::Write => ("RwLock", " for writing"),
+            };
+            let _ = write!(text, "    holds the {lock} {object:#x}{mode}");
+            if let Some(time) = held_for {
+                let _ = write!(text, ", for {}", rounded(*time));
+            }
+            text.push('\n');
+        }
+        text
     }
 }
 
@@ -743,12 +871,7 @@ fn fiber_json(json: &mut Json, fiber: &FiberReport, holds: &Holds, symbols: &mut
             });
         });
         json.member("holds", |json| {
-            json.array(holds.by(fiber.id), |json, (operation, object)| {
-                json.object(|json| {
-                    json.member("operation", |json| json.string(operation));
-                    json.member("object", |json| json.address(*object));
-                });
-            });
+            holds_json(json, holds.by(fiber.id));
         });
         json.member("frames", |json| {
             json.array(&fiber.frames, |json, &address| {
@@ -769,6 +892,23 @@ fn fiber_json(json: &mut Json, fiber: &FiberReport, holds: &Holds, symbols: &mut
             });
         });
         json.member("truncated", |json| json.boolean(fiber.is_truncated));
+    });
+}
+
+fn holds_json(json: &mut Json, holds: &[Hold]) {
+    json.array(holds, |json, hold| {
+        let (operation, mode) = match hold.kind {
+            Kind::Mutex => ("Mutex::lock", "exclusive"),
+            Kind::Read => ("RwLock::read", "shared"),
+            Kind::Write => ("RwLock::write", "exclusive"),
+        };
+        json.object(|json| {
+            json.member("operation", |json| json.string(operation));
+            json.member("object", |json| json.address(hold.object));
+            json.member("mode", |json| json.string(mode));
+            let held_ns = hold.held_for.map(|time| time.as_nanos() as u64);
+            json.member("held_ns", |json| json.optional(held_ns, Json::number));
+        });
     });
 }
 

@@ -1,0 +1,133 @@
+//! Locks that are in the books: with what is right of those that are not, the books are right and keep nobody out for ever.
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+use strands_sched::{Outcome, held};
+
+use super::{add_one, model, passed};
+use crate::Mutex;
+use crate::rwlock::RawRwLock;
+
+/// As [`model`], with the books kept.
+fn tracked(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
+    held::track(true);
+    model(preemptions, move || {
+        f();
+        assert!(held::all().is_empty());
+    });
+    held::track(false);
+}
+
+/// A lock, and what it guards.
+struct Guarded {
+    lock: RawRwLock,
+    count: UnsafeCell<usize>,
+}
+
+impl Guarded {
+    fn new() -> Arc<Guarded> {
+        Arc::new(Guarded { lock: RawRwLock::new(), count: UnsafeCell::new(0) })
+    }
+
+    fn write(&self) {
+        assert_eq!(self.lock.write_until(None), Outcome::Woken);
+        // SAFETY: the lock is held for writing; loom checks it.
+        self.count.with_mut(|count| unsafe { *count += 1 });
+        self.lock.write_unlock();
+    }
+
+    fn read(&self) {
+        assert_eq!(self.lock.read_until(None), Outcome::Woken);
+        self.leave();
+    }
+
+    fn read_and_write(&self) {
+        self.read();
+        self.write();
+    }
+
+    fn leave(&self) {
+        // SAFETY: the lock is held for reading; loom checks it.
+        self.count.with(|count| unsafe { *count });
+        self.lock.read_unlock();
+    }
+
+    /// Nobody holds it, the books neither.
+    fn is_free(&self) {
+        assert!(self.lock.try_write());
+        self.lock.write_unlock();
+    }
+}
+
+fn beside(guarded: &Arc<Guarded>, act: fn(&Guarded)) -> thread::JoinHandle<()> {
+    let guarded = guarded.clone();
+    thread::spawn(move || act(&guarded))
+}
+
+#[test]
+fn held_mutex_of_two() {
+    tracked(2, || {
+        let counter = Arc::new(Mutex::new(UnsafeCell::new(0)));
+        let its = counter.clone();
+        let other = thread::spawn(move || (0..2).for_each(|_| add_one(&its)));
+        (0..2).for_each(|_| add_one(&counter));
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn held_by_two_readers_and_a_writer() {
+    tracked(2, || {
+        let guarded = Guarded::new();
+        let other = beside(&guarded, Guarded::read_and_write);
+        guarded.read();
+        other.join().unwrap();
+        guarded.is_free();
+    });
+}
+
+#[test]
+fn held_by_a_writer_that_becomes_a_reader() {
+    tracked(2, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
+        let other = beside(&guarded, Guarded::read_and_write);
+        guarded.lock.downgrade();
+        guarded.leave();
+        other.join().unwrap();
+        guarded.is_free();
+    });
+}
+
+/// It holds up a reader, and lets it in, as one who reads for a moment.
+#[test]
+fn held_while_a_writer_gives_up() {
+    tracked(1, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.read_until(None), Outcome::Woken);
+        let writer = beside(&guarded, |guarded| {
+            if guarded.lock.write_until(Some(passed())) == Outcome::Woken {
+                guarded.lock.write_unlock();
+            }
+        });
+        let reader = beside(&guarded, Guarded::read);
+        guarded.leave();
+        reader.join().unwrap();
+        writer.join().unwrap();
+        guarded.is_free();
+    });
+}
+
+/// A guard that is not in the books beside one that is: whoever goes first.
+#[test]
+fn held_by_one_reader_of_two() {
+    tracked(2, || {
+        let guarded = Guarded::new();
+        guarded.lock.join_unlisted();
+        let other = beside(&guarded, Guarded::read_and_write);
+        guarded.leave();
+        other.join().unwrap();
+        guarded.is_free();
+    });
+}
