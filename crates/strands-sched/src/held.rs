@@ -4,9 +4,9 @@
 //! are kept while they are wanted only, and until then they cost not one instruction: the fast path of a lock
 //! compares its word with [what a free lock has](free), from the thread-local that its holder's [mark](crate::mark)
 //! comes from too. That is 0. While the books are kept it is what no lock ever has, so the fast path fails, and
-//! the long way ends in [`note`] or [`note_reader`]. They set [`TRACKED`](owner::TRACKED) in the word, which the fast path of an unlock does
-//! not expect, so that one goes the long way too, and there [`forget`] or [`reader_has_left`] takes the lock out of the
-//! books: also when they are not kept any more. What was locked before they were is not in them, and is unlocked the
+//! the long way ends in [`note`] or [`note_reader`]. They set [`TRACKED`] in the word, which the fast path of an unlock
+//! does not expect, so that one goes the long way too, and there [`forget`] or [`reader_has_left`] takes the lock out
+//! of the books: also when they are not kept any more. What was locked before they were is not in them, and is unlocked the
 //! fast way.
 //!
 //! # What makes it true
@@ -162,6 +162,9 @@ pub fn few() -> u64 {
 /// While nobody wants to know, [`few`] is this.
 pub const FEW: u64 = 1 << 29;
 
+/// The bits of a word in which readers are counted.
+const READERS: u64 = (1 << 48) - 1;
+
 /// No lock has it, and not by chance.
 const IMPOSSIBLE: u64 = u64::MAX;
 
@@ -242,30 +245,33 @@ pub fn note_reader(word: &AtomicU64, object: usize) {
     }
 }
 
-/// Says that the holder of the lock with this `word` is a reader now, beside which nobody writes, and that its word says so, without
-/// [`TRACKED`](owner::TRACKED). It had that before.
+/// Lets `become_readers` change this `word`, of a lock that is held for writing, so that two readers hold it and it is
+/// [`TRACKED`](owner::TRACKED) as before: its holder, and the books. False: it is not in the books, and was not changed.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// use strands_sched::held::{self, Kind};
+/// use strands_sched::owner::TRACKED;
 ///
 /// strands_sched::with_current_task(|_| ());
 /// held::track(true);
 /// let word = AtomicU64::new(strands_sched::mark());
 /// held::note(&word, 7, Kind::Write);
-/// word.store(1, Relaxed);
-/// held::downgrade(&word);
+/// assert!(held::downgrade(&word, || word.store(TRACKED | 2, Relaxed)));
 /// assert_eq!(held::all()[0].kind, Kind::Read);
 /// # word.fetch_sub(1, Relaxed);
 /// # assert!(held::reader_has_left(&word));
 /// # held::track(false);
 /// ```
-pub fn downgrade(word: &AtomicU64) {
-    let Some(mut shard) = shard(word).open() else { return };
-    if let Some(entry) = shard.get_mut(&address(word)) {
-        entry.kind = Kind::Read;
-        word.fetch_add(TRACKED + 1, Relaxed);
+pub fn downgrade(word: &AtomicU64, become_readers: impl FnOnce()) -> bool {
+    if word.load(Relaxed) & TRACKED == 0 {
+        return false;
     }
+    let Some(mut shard) = shard(word).open() else { return false };
+    let Some(entry) = shard.get_mut(&address(word)) else { return false };
+    entry.kind = Kind::Read;
+    become_readers(); // Under the lock: a newcomer writes itself down beside us.
+    true
 }
 
 /// Says that the running party is no reader any more of the lock with this `word`, and found it `TRACKED` as it left. True:
@@ -300,7 +306,7 @@ fn leaves(word: &AtomicU64, id: u64) -> bool {
         return false;
     }
     let Some(entry) = shard.get_mut(&address(word)) else { return false };
-    let readers = (now & (TRACKED - 1)) as usize - 1; // Without the books.
+    let readers = (now & READERS) as usize - 1; // Without the books.
     if id != 0 {
         entry.holds.remove(id, readers);
     }

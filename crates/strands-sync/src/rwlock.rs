@@ -3,41 +3,49 @@
 //! # The protocol
 //!
 //! One word, and one line of readers and writers with its own small lock. The word counts the readers, from the
-//! lowest bit on, and has two bits at its high end: `WRITER`, and `WAITERS`: the line may not be empty. So one
-//! comparison says that nobody writes, nobody waits and readers are few. Uncontended, a lock and an unlock are one
+//! lowest bit on, or has the writer's mark; and has at its high end the bits `WRITER`; `WAITERS`: the line may not be empty, so who
+//! unlocks must look; and `WOKEN`: one who was chosen from it is on the way, so who unlocks need not. So one comparison
+//! says that nobody writes, nobody waits and readers are few. Uncontended, a lock and an unlock are one
 //! atomic operation each, for readers too. Invariants:
 //!
-//! 1. While somebody is in line and nobody who was chosen from it is on the way, `WAITERS` is set, and the lock is
-//!    held, or the last reader has left and is about to look after the line.
-//! 2. While `WAITERS` is set, nobody joins those who hold the lock, and a writer needs the line's lock to unlock. So who
+//! 1. While somebody is in line and nobody who was chosen from it is on the way, `WAITERS` is set and `WOKEN` is not; and
+//!    the lock is held, or the last reader has left and is about to look after the line.
+//! 2. While it is so nobody joins those who hold the lock, and a writer needs the line's lock to unlock. So who
 //!    holds it, and the line's lock too, is alone with it, but for other readers who leave; without others nobody else
 //!    changes the word.
-//! 3. While readers hold the lock, the first in line is a writer, or one is on the way: chosen, or about
-//!    to look after those whom it held up.
+//! 3. While readers hold the lock, the first in line is a writer, or somebody is about to look: one is on the
+//!    way, or has just come and lets others in.
+//! 4. While `WOKEN` is set, the one whose choice set it is on the way: it clears the bit when it comes. (So may another,
+//!    chosen before it. Then somebody is woken too many, not too few.)
 //!
 //! A reader leaves first and looks then: if it was the last and somebody waits it comes back as a reader, unless
-//! somebody else has taken the lock meanwhile, who finds the waiters in turn. So an unlock that finds waiters is one thing
-//! for all: a writer becomes a reader first; then all readers at the head of the line are let in, beside it; then
-//! it leaves, and the last of them chooses the writer that is first in line now.
+//! somebody else has taken the lock meanwhile, who finds the waiters in turn. So an unlock that finds waiters and nobody on the
+//! way is one thing for all: a writer becomes a reader first; then the first in line is woken. A reader is, whoever
+//! else is in, and when it comes it lets in the readers behind it; a writer is when the last reader leaves.
 //!
-//! A third bit, `TRACKED`, says that the writer, or some of the readers, are [in the books](strands_sched::held). In the
+//! A further bit, `TRACKED`, says that the writer, or some of the readers, are [in the books](strands_sched::held). In the
 //! latter case the books are one reader more, which leaves as others do when the last of those is out of them.
 //!
 //! # Fairness
 //!
-//! First come, first served; readers who stand next to each other in line go in together. While
-//! somebody is in line newcomers do not join the readers who are in, so readers cannot starve a writer; and a
-//! writer lets in whoever is first, so writers cannot starve a reader. As with [`Mutex`](crate::Mutex) a
-//! writer that was woken may find that somebody who came by was faster: then it gets in line again, as the
-//! first, and is handed the lock by the next unlock. Readers in line are always handed theirs.
+//! As with [`Mutex`](crate::Mutex): an unlock wakes the first in line but does not give it the lock, and while it is
+//! on its way newcomers go first, readers beside other readers too. If it comes too late it gets in line again, as the
+//! first, and from then on nobody passes it: newcomers do not join readers, and the next unlock, or that of the last reader, *hands
+//! over*. So a worker goes on with its fibers while a waiter wakes up at another, and does not
+//! hand the lock to and fro, which takes longer than most critical sections. But a waiter is overtaken only while
+//! it is on its way; and as its worker may compute for long, after [`MOST_OVERTAKEN`] unlocks the next in line is woken too.
+//!
+//! Otherwise it is first come, first served; readers who stand next to each other in line go in together. So
+//! readers cannot starve a writer, nor writers a reader.
 //!
 //! One exception, which is std's: `downgrade` lets in all readers in line, also those behind a writer.
 //!
 //! Who gives up in line (a cancel) looks whether it held up others: the readers behind a writer that
 //! leaves join those who are in.
 //!
-//! Turned down: letting in all readers that wait after each writer. A line is simpler to reason about, and
-//! a look through all of it at each unlock costs when many writers wait.
+//! Turned down: handing over to readers always. A lock that is mostly read, by fibers of two workers, went to and fro with each
+//! write: ten times the time for each use. And letting in all readers that wait after each writer: a line is simpler to reason
+//! about, and a look through all of it at each unlock costs when many writers wait.
 
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
@@ -492,30 +500,43 @@ pub(crate) struct RawRwLock {
 /// With the writer's mark, as in a [`Mutex`](crate::Mutex); readers are many, and only counted.
 const WRITER: u64 = owner::HELD;
 const WAITERS: u64 = 1 << 62;
+const WOKEN: u64 = 1 << 60;
+/// One unlock while `WOKEN`; they are counted from this bit on.
+const OVERTAKEN: u64 = 1 << 48;
+/// After so many of them somebody else is woken too.
+const MOST_OVERTAKEN: u64 = if cfg!(loom) { 1 } else { 1024 };
+const COUNT: u64 = OVERTAKEN * (2 * MOST_OVERTAKEN - 1);
 /// One reader, where there is no writer.
 const READER: u64 = 1;
 /// Newcomers are refused from here on. The room above is for those in line, who have a stack each. It also bounds the
 /// words that say that nobody writes or waits.
 const MANY_READERS: u64 = held::FEW;
-/// From here on a word says more than who reads.
-const FLAGS: u64 = TRACKED;
-const _: () = assert!(owner::MARK & WAITERS == 0 && MANY_READERS <= FLAGS && FLAGS < WAITERS);
+/// Who holds it: the writer, or so many readers.
+const HOLDERS: u64 = WRITER | (OVERTAKEN - 1);
+const _: () =
+    assert!(owner::MARK & !HOLDERS == 0 && COUNT < WOKEN && WOKEN < TRACKED && TRACKED < WAITERS);
 
 /// Whether a newcomer may join as a reader.
 #[inline]
 fn may_read(word: u64) -> bool {
-    word & !TRACKED < MANY_READERS || word == WAITERS
+    let goes_before_others = word & WAITERS == 0 || word & WOKEN != 0 || is_unlocked(word);
+    goes_before_others && may_read_as_the_first(word)
+}
+
+#[inline]
+fn may_read_as_the_first(word: u64) -> bool {
+    word & HOLDERS < MANY_READERS
 }
 
 #[inline]
 fn is_unlocked(word: u64) -> bool {
-    word & !WAITERS == 0
+    word & HOLDERS == 0
 }
 
 /// What others see of a waiter.
 struct Waiter {
     writes: bool,
-    /// A writer that was woken before and found the lock taken: hand over.
+    /// It was woken before and found the lock taken: hand over.
     late: bool,
     mark: u64,
     /// The lock is the waiter's. On its frame.
@@ -580,7 +601,7 @@ impl RawRwLock {
     #[inline]
     pub(crate) fn read_unlock(&self) {
         let word = self.word.fetch_sub(READER, Release);
-        if word >= FLAGS {
+        if word >= OVERTAKEN {
             self.reader_has_left(word - READER);
         }
     }
@@ -597,16 +618,19 @@ impl RawRwLock {
             return;
         }
         let line = self.line.lock();
-        let is_tracked = self.word.load(Relaxed) & TRACKED != 0;
-        self.word.store(READER | WAITERS, Release);
-        if is_tracked {
-            held::downgrade(&self.word);
+        let become_readers = || {
+            let _ = self.change(Release, |word| Some((word & !HOLDERS) | (2 * READER)));
+        };
+        if !held::downgrade(&self.word, become_readers) {
+            self.become_reader();
         }
-        let line = self.let_in(line, |line, admit| line.choose_suiting(|w| !w.writes, admit));
-        if line.is_empty() {
-            // By invariant 2 nobody else changes the bit.
-            self.word.fetch_and(!WAITERS, Release);
-        }
+        self.let_in(line, |line, admit| line.choose_suiting(|w| !w.writes, admit));
+    }
+
+    /// From a writer that is in no books, under the line's lock.
+    fn become_reader(&self) {
+        let become_reader = |word| Some((word & !(HOLDERS | TRACKED)) | READER);
+        let _ = self.change(Release, become_reader);
     }
 
     /// What usually goes: nobody writes, nobody waits, and nobody changes the word beside us.
@@ -652,13 +676,14 @@ impl RawRwLock {
         held::note(&self.word, ptr::from_ref(&self.line).addr(), Kind::Write);
     }
 
-    /// Called by a reader that has left the word as it is said, and somebody waits, or readers are in the books.
+    /// Called by a reader that has left the word as it is said, and somebody waits or is on the way, or readers are in
+    /// the books.
     #[cold]
     fn reader_has_left(&self, word: u64) {
-        if word & TRACKED == 0 {
-            self.look_after_the_line(word);
-        } else if held::reader_has_left(&self.word) {
+        if word & TRACKED != 0 && held::reader_has_left(&self.word) {
             self.books_leave();
+        } else {
+            self.look_after_the_line(word);
         }
     }
 
@@ -670,14 +695,20 @@ impl RawRwLock {
 
     /// Called by a reader that has left the word as it is said.
     fn look_after_the_line(&self, word: u64) {
-        if word != WAITERS {
+        if word & WOKEN == 0 && word != WAITERS {
             return; // Nobody waits, or it was not the last.
+        }
+        if self.leave_to_who_is_woken(0) {
+            return;
         }
         let line = self.line.lock();
         // Who has taken the lock meanwhile looks after the line when it unlocks.
-        let come_back = |word| (word == WAITERS).then_some(READER | WAITERS);
+        let come_back = |word| {
+            let nobody_looks = word == WAITERS || word & (WRITER | WOKEN) == WOKEN;
+            nobody_looks.then_some(word + READER)
+        };
         if self.change(Acquire, come_back).is_ok() {
-            self.last_reader_leaves(line);
+            self.reader_leaves(line);
         }
     }
 
@@ -694,22 +725,36 @@ impl RawRwLock {
             return Outcome::Woken;
         }
         let word = self.word.load(Relaxed);
-        let is_full = word & WRITER == 0 && word & !(WAITERS | TRACKED) >= MANY_READERS;
-        assert!(!is_full, "too many active read locks on RwLock");
-        let line = self.line.lock();
-        if self.lock_or_announce(|word| may_read(word).then_some(word + READER)) {
-            drop(line);
-            self.note_reader();
-            return Outcome::Woken;
+        assert!(
+            word & WRITER != 0 || word & HOLDERS < MANY_READERS,
+            "too many active read locks on RwLock"
+        );
+        let mut place = Place::Last;
+        loop {
+            let granted = Cell::new(false);
+            let woken = place == Place::First;
+            let line = self.line.lock();
+            let may = if woken { may_read_as_the_first } else { may_read };
+            if self.lock_or_announce(woken, |word| may(word).then_some(word + READER)) {
+                if woken {
+                    self.let_in_those_behind(line);
+                } else {
+                    drop(line);
+                }
+                self.note_reader();
+                return Outcome::Woken;
+            }
+            let waiter = Waiter { writes: false, late: woken, mark: 0, granted: &granted };
+            let wait = || line.wait(place, &READ, deadline, waiter, || {});
+            match owner::while_waiting(&self.word, wait) {
+                Outcome::Woken if granted.get() => {
+                    self.note_reader();
+                    return Outcome::Woken;
+                }
+                Outcome::Woken => place = Place::First,
+                outcome => return outcome,
+            }
         }
-        let granted = Cell::new(false);
-        let waiter = Waiter { writes: false, late: false, mark: 0, granted: &granted };
-        let wait = || line.wait(Place::Last, &READ, deadline, waiter, || {});
-        let outcome = owner::while_waiting(&self.word, wait);
-        if outcome == Outcome::Woken {
-            self.note_reader(); // Who is woken has been let in.
-        }
-        outcome
     }
 
     #[cold]
@@ -727,21 +772,20 @@ impl RawRwLock {
         let mut place = Place::Last;
         loop {
             let granted = Cell::new(false);
+            let woken = place == Place::First;
             let line = self.line.lock();
-            if self.lock_or_announce(|word| is_unlocked(word).then_some(word | mark())) {
+            if self.lock_or_announce(woken, |word| is_unlocked(word).then_some(word | mark())) {
                 drop(line);
                 self.note_writer();
                 return Outcome::Woken;
             }
-            let late = place == Place::First;
-            let waiter = Waiter { writes: true, late, mark: mark(), granted: &granted };
+            let waiter = Waiter { writes: true, late: woken, mark: mark(), granted: &granted };
             let wait = || line.wait(place, &WRITE, deadline, waiter, || {});
             match owner::while_waiting(&self.word, wait) {
                 Outcome::Woken if granted.get() => {
                     self.note_writer();
                     return Outcome::Woken;
                 }
-                Outcome::Woken if self.try_write() => return Outcome::Woken,
                 Outcome::Woken => place = Place::First,
                 outcome => {
                     self.left_the_line();
@@ -757,68 +801,102 @@ impl RawRwLock {
     }
 
     /// Locks, or says that somebody waits. Under the line's lock.
-    fn lock_or_announce(&self, lock: impl Fn(u64) -> Option<u64>) -> bool {
-        let locked_or_announced = self.change(Acquire, |word| match lock(word) {
-            None if word & WAITERS == 0 => Some(word | WAITERS),
-            locked => locked,
-        });
-        // If there was nothing to change, somebody has announced before.
-        locked_or_announced.is_ok_and(|before| lock(before).is_some())
+    ///
+    /// If `woken` the caller has been on the way, and is no more.
+    fn lock_or_announce(&self, woken: bool, lock: impl Fn(u64) -> Option<u64>) -> bool {
+        let mut word = self.word.load(Relaxed);
+        loop {
+            let locked = lock(word);
+            let mut wanted = locked.unwrap_or(word | WAITERS);
+            if woken {
+                wanted &= !(WOKEN | COUNT);
+            }
+            if wanted == word {
+                return false;
+            }
+            match self.word.compare_exchange_weak(word, wanted, Acquire, Relaxed) {
+                Ok(_) => return locked.is_some(),
+                Err(now) => word = now,
+            }
+        }
     }
 
     #[cold]
     fn write_unlock_contended(&self) {
         held::forget(&self.word);
-        let line = self.line.lock();
-        // By invariant 2 nobody changes the word beside us.
-        self.word.store(READER | WAITERS, Release);
-        self.last_reader_leaves(line);
+        if !self.leave_to_who_is_woken(HOLDERS | TRACKED) {
+            let line = self.line.lock();
+            self.become_reader();
+            self.reader_leaves(line);
+        }
     }
 
-    /// Gives up the caller's share of the lock, and sees to it that somebody else goes on: called
-    /// by a reader (usually the only one) while somebody is in line.
+    /// Gives up the caller's share of the lock, and sees to it that somebody else goes on.
+    ///
+    /// Called by the last reader while somebody is in line; and by any, if who was chosen has been overtaken too often.
     #[cold]
-    fn last_reader_leaves<'a>(&'a self, mut line: Line<'a>) {
+    fn reader_leaves<'a>(&'a self, mut line: Line<'a>) {
         loop {
-            line = self.let_in(line, |line, admit| line.choose_first_if(|w| !w.writes, admit));
+            // One that came too late, and with it those behind it.
+            let all = Cell::new(false);
+            line = self.let_in(line, |line, admit| {
+                let chosen = line.choose_first_if(|w| !w.writes && (w.late || all.get()), admit);
+                all.set(all.get() || chosen.is_some());
+                chosen
+            });
             if line.is_empty() {
-                let left = self.change(Release, |word| Some((word - READER) & !WAITERS));
+                let before = self.word.fetch_sub(READER, Release);
                 drop(line);
-                return self.visitor_has_left(left);
+                return self.visitor_has_left(before);
             }
-            // A writer is the first. Only the last reader makes way for it.
-            let leave = |word| (word != READER | WAITERS).then(|| word - READER);
-            let left = self.change(Release, leave);
-            if left.is_ok() {
-                drop(line);
-                return self.visitor_has_left(left);
-            }
-            // What the other readers have read is read before the writer writes.
-            self.word.load(Acquire);
+            let mut chosen = line.choose_first_if(|waiter| !waiter.writes, |_| {});
             let handed_to = Cell::new(0);
-            let chosen = line.choose_first_if(
-                |waiter| waiter.writes,
-                |waiter| handed_to.set(if waiter.exchange(waiter.late) { waiter.mark } else { 0 }),
-            );
+            if chosen.is_none() {
+                // A writer is the first. Only the last reader makes way for it.
+                let leave = |word: u64| {
+                    (word & WOKEN == 0 && word != READER | WAITERS).then(|| word - READER)
+                };
+                let word = match self.change(Release, leave) {
+                    Ok(before) => {
+                        drop(line);
+                        return self.visitor_has_left(before);
+                    }
+                    Err(word) => word,
+                };
+                // What the other readers have read is read before the writer writes.
+                self.word.load(Acquire);
+                let is_last = word == READER | WAITERS;
+                let hand_over = |waiter: &Waiter| {
+                    let handed = waiter.exchange(is_last && waiter.late);
+                    handed_to.set(if handed { waiter.mark } else { 0 });
+                };
+                chosen = line.choose_first_if(|waiter| waiter.writes, hand_over);
+            }
             // If nobody was chosen they have given up, and somebody else is the first.
             if chosen.is_some() {
                 let waiters = if line.is_empty() { 0 } else { WAITERS };
-                let writer = handed_to.get();
-                // By invariant 2 nobody else has changed the word.
-                self.word.store(writer | waiters, Release);
+                let leave = |word| match handed_to.get() {
+                    0 => Some(((word & (HOLDERS | TRACKED)) - READER) | WOKEN | waiters),
+                    writer => Some(writer | waiters),
+                };
+                let before = self.change(Release, leave).expect("it leaves, whatever the word is");
                 drop(line);
                 drop(chosen);
-                return;
+                return self.visitor_has_left(before);
             }
         }
     }
 
-    /// Called by a reader that was in for a moment, and has changed the word from what is said.
-    fn visitor_has_left(&self, word: Result<u64, u64>) {
-        let is_tracked = word.is_ok_and(|word| word & TRACKED != 0);
-        if is_tracked && held::visitor_has_left(&self.word) {
+    /// Called by a reader that was in for a moment, before which the word was what is said.
+    fn visitor_has_left(&self, before: u64) {
+        if before & TRACKED != 0 && held::visitor_has_left(&self.word) {
             self.books_leave();
         }
+    }
+
+    /// Lets in the readers at the head of the line, beside the caller, who has just become one.
+    fn let_in_those_behind<'a>(&'a self, line: Line<'a>) {
+        self.let_in(line, |line, admit| line.choose_first_if(|w| !w.writes, admit));
     }
 
     /// Lets in, beside the caller, who is a reader, those readers in line that `choose` chooses.
@@ -837,22 +915,36 @@ impl RawRwLock {
                     false => self.word.fetch_sub(READER, Relaxed),
                 };
             };
-            let Some(chosen) = choose(&mut line, &admit) else { return line };
+            let Some(chosen) = choose(&mut line, &admit) else { break };
             drop(line);
             drop(chosen);
             line = self.line.lock();
         }
+        if line.is_empty() {
+            self.word.fetch_and(!(WAITERS | COUNT), Relaxed);
+        }
+        line
     }
 
     /// A writer has given up: those whom it held up, readers behind it, may go in now.
     fn left_the_line(&self) {
         let line = self.line.lock();
-        let readers_hold_it = |word| word & (WRITER | WAITERS) == WAITERS && !is_unlocked(word);
+        let readers_hold_it =
+            |word| word & (WRITER | WAITERS | WOKEN) == WAITERS && !is_unlocked(word);
         let join = |word| readers_hold_it(word).then_some(word + READER);
-        // As one of them we can do what the last of them does.
         if self.change(Acquire, join).is_ok() {
-            self.last_reader_leaves(line);
+            self.reader_leaves(line);
         }
+    }
+
+    /// Leaves the line to who is on the way from it, and the lock too, if `holders` are those who hold it. False: nobody is,
+    /// or it has been overtaken too often.
+    fn leave_to_who_is_woken(&self, holders: u64) -> bool {
+        let leave = |word| {
+            let relies = word & WOKEN != 0 && word & COUNT < MOST_OVERTAKEN * OVERTAKEN;
+            relies.then_some((word & !holders) + OVERTAKEN)
+        };
+        self.change(Release, leave).is_ok()
     }
 
     /// Changes the word as `new` says, unless that says `None`; what it was before, or is.

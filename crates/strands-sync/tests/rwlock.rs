@@ -140,6 +140,87 @@ fn a_writer_that_was_overtaken_is_handed_the_lock() {
     });
 }
 
+/// Each of them stays until both are in.
+#[test]
+fn readers_that_were_overtaken_are_handed_the_lock_together() {
+    on_one_worker(|| {
+        let line = Line::new();
+        line.reading.set(true);
+        let held = line.lock.write().unwrap();
+        let readers = ["r1", "r2"].map(|name| line.reader(name));
+        drop(held); // The first is woken,
+        let held = line.lock.try_write().expect("who comes by may take it");
+        let_others_run();
+        assert!(line.served.borrow().is_empty());
+        drop(held); // Now it is handed over.
+        assert!(line.lock.try_write().is_err());
+        let_others_run();
+        assert_eq!(*line.served.borrow(), ["r1", "r2"]);
+        line.reading.set(false);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        assert!(line.lock.try_write().is_ok());
+    });
+}
+
+/// The first is woken and finds the lock free: it lets in the one behind it.
+#[test]
+fn readers_that_were_woken_are_in_together() {
+    on_one_worker(|| {
+        let line = Line::new();
+        line.reading.set(true);
+        let held = line.lock.write().unwrap();
+        let readers = ["r1", "r2"].map(|name| line.reader(name));
+        drop(held);
+        drop(line.lock.read().expect("who comes by may read too"));
+        let_others_run();
+        assert_eq!(*line.served.borrow(), ["r1", "r2"]);
+        assert!(line.lock.try_read().is_ok(), "nobody waits");
+        line.reading.set(false);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+/// The first in line is woken but its worker computes; the second must not wait for that, though readers who
+/// overlap go before it.
+#[test]
+fn the_next_is_woken_if_the_first_does_not_come() {
+    let runtime = runtime(2);
+    let lock = Arc::new(RwLock::new(()));
+    let held = lock.write().unwrap();
+    let in_line = |worker: usize, then: Box<dyn FnOnce() + Send>| {
+        let its = lock.clone();
+        let writer = start(runtime.shared(), Kind::Fiber(worker), move || drop(its.write()));
+        let (says, said) = std::sync::mpsc::channel();
+        // It comes after the writer on its worker.
+        let after = start(runtime.shared(), Kind::Fiber(worker), move || {
+            says.send(()).unwrap();
+            then();
+        });
+        said.recv().unwrap();
+        (writer, after)
+    };
+    let is_over = Arc::new(AtomicBool::new(false));
+    let computes = is_over.clone();
+    let compute = move || {
+        while !computes.load(SeqCst) {
+            std::hint::spin_loop();
+        }
+    };
+    let (first, busy) = in_line(0, Box::new(compute));
+    let (second, after) = in_line(1, Box::new(|| {}));
+    drop(held);
+    let mut reads = lock.try_read().expect("who comes by may read");
+    while let Ok(also_reads) = lock.try_read() {
+        reads = also_reads;
+    }
+    drop(reads); // Somebody came and was too late: it is handed over.
+    second().unwrap();
+    is_over.store(true, SeqCst);
+    for other in [first, busy, after] {
+        other().unwrap();
+    }
+}
+
 #[test]
 fn readers_behind_a_writer_that_is_cancelled_go_in() {
     let runtime = runtime(1);

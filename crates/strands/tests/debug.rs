@@ -823,6 +823,7 @@ fn a_stall_is_reported_by_name() {
 }
 
 /// What a fiber should not do; it never returns.
+#[cfg(unix)]
 fn hangs(how: &str) {
     match how {
         "spins" => {}

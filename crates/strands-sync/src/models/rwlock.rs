@@ -4,6 +4,7 @@
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use loom::thread;
 use strands_sched::Outcome;
 
@@ -108,6 +109,47 @@ fn rwlock_of_two_writers_and_a_reader() {
         (0..2).for_each(|_| guarded.read());
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         guarded.is_free(2);
+    });
+}
+
+/// Who was woken and found the lock taken is handed it by the next unlock.
+#[test]
+fn rwlock_of_a_reader_and_one_that_writes_on() {
+    model(3, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
+        let reader = beside(&guarded, Guarded::read);
+        guarded.add_one();
+        guarded.lock.write_unlock();
+        (0..2).for_each(|_| guarded.write());
+        reader.join().unwrap();
+        guarded.is_free(3);
+    });
+}
+
+/// Readers that wait go in beside each other: neither leaves before both are in.
+#[test]
+fn rwlock_of_two_readers_that_meet_in_it() {
+    model(2, || {
+        let guarded = Guarded::new();
+        let inside = Arc::new(AtomicUsize::new(0));
+        assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
+        let readers = [0, 1].map(|_| {
+            let (guarded, inside) = (guarded.clone(), inside.clone());
+            thread::spawn(move || {
+                assert_eq!(guarded.lock.read_until(None), Outcome::Woken);
+                guarded.get();
+                inside.fetch_add(1, SeqCst);
+                while inside.load(SeqCst) < 2 {
+                    thread::yield_now();
+                }
+                guarded.lock.read_unlock();
+            })
+        });
+        guarded.add_one();
+        guarded.lock.write_unlock();
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        guarded.is_free(1);
     });
 }
 
