@@ -140,7 +140,7 @@ impl std::fmt::Display for SetUpError {
             ),
             #[cfg(unix)]
             Some(Errno::NOSPC) => f.write_str(
-                "; this user has as many registrations as he may: raise the limit (on Linux \
+                "; this user has as many registrations as they may: raise the limit (on Linux \
                  `sysctl fs.epoll.max_user_watches`), or use fewer sockets or workers",
             ),
             _ => Ok(()),

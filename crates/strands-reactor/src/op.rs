@@ -25,7 +25,7 @@ use crate::source::{Source, closed_error};
 /// ```
 /// use std::io::ErrorKind;
 /// use std::time::Duration;
-/// use rustix::io::{Errno, retry_on_intr};
+/// use rustix::io::Errno;
 /// use strands_reactor::{Direction, First, Limit, Request, Source};
 /// use strands_sched::Op;
 ///
@@ -53,7 +53,7 @@ pub enum Limit {
 /// What an operation does before it waits.
 ///
 /// ```
-/// use rustix::io::{Errno, retry_on_intr};
+/// use rustix::io::Errno;
 /// use strands_reactor::{Direction, First, Limit, Request, Source};
 /// use strands_sched::Op;
 ///
