@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::atomic::{AtomicU32, Relaxed, SeqCst, fence};
-use crate::runtime::{Shared, no_thread};
+use crate::runtime::{Shared, start_thread};
 
 /// The kernel adds up to 50 µs of its own to such a sleep.
 const INTERVAL: Duration = Duration::from_micros(20);
@@ -33,19 +33,11 @@ impl Monitor {
         Monitor { state: AtomicU32::new(ASLEEP), thread: std::sync::OnceLock::new() }
     }
 
-    /// Starts the thread, and waits until it runs: std aborts the process if memory is out when a
-    /// thread begins, which must not come later than this.
+    /// Starts the thread.
     pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<thread::JoinHandle<()>> {
         let its = shared.clone();
         let name = format!("{}-monitor", shared.config.thread_name);
-        let (begins, begun) = std::sync::mpsc::channel::<()>();
-        let main = move || {
-            drop(begins);
-            watch(&its);
-        };
-        let handle = thread::Builder::new().name(name.clone()).spawn(main);
-        let handle = handle.map_err(|error| no_thread(&name, &error))?;
-        let _ = begun.recv();
+        let handle = start_thread(&name, move || watch(&its))?;
         shared.monitor.thread.set(handle.thread().clone()).expect("the monitor was started twice");
         Ok(handle)
     }

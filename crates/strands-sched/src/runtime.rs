@@ -441,6 +441,22 @@ fn no_stacks(why: &str) -> io::Error {
     )
 }
 
+/// Starts a thread, and waits until it runs: std aborts the process if memory is out when a thread
+/// begins, which must not come later than this.
+pub(crate) fn start_thread(
+    name: &str,
+    main: impl FnOnce() + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
+    let (begins, begun) = mpsc::channel::<()>();
+    let main = move || {
+        drop(begins);
+        main();
+    };
+    let started = thread::Builder::new().name(name.into()).spawn(main);
+    let _ = begun.recv();
+    started.map_err(|error| no_thread(name, &error))
+}
+
 /// What the system said when a thread could not be started, with the limit that was probably met.
 pub(crate) fn no_thread(name: &str, error: &io::Error) -> io::Error {
     io::Error::new(
@@ -819,12 +835,15 @@ impl Builder {
         let mut threads = Vec::with_capacity(count + 1);
         let mut words = Vec::with_capacity(count);
         if let Err(error) = start(&shared, &self.driver, &mut threads, &mut words) {
+            shared.monitor.stop();
             drop(words); // So that those who wait for the word end.
             threads.into_iter().for_each(|thread| drop(thread.join()));
             return Err(error);
         }
         report::register(&shared);
-        watch::start(shared.config.stall_limit.is_some());
+        if shared.config.stall_limit.is_some() {
+            watch::worker_awake();
+        }
         words.iter().for_each(|word| word.send(()).expect("a worker does not end by itself"));
         Ok(Runtime { shared, threads: Mutex::new(threads) })
     }
@@ -854,7 +873,7 @@ fn start(
     if shared.config.workers > 1 {
         threads.push(Monitor::start(shared)?);
     }
-    Ok(())
+    watch::start() // Last: it stays.
 }
 
 fn worker_main(

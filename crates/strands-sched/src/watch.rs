@@ -28,8 +28,8 @@
 //! of them, and the report says so: it is made once for the same fibers. For the stacks the workers are asked then.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::OnceLock;
-use std::sync::mpsc;
+use std::io;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ use crate::about::Noted;
 use crate::atomic::{AtomicBool, Relaxed, SeqCst, fence};
 use crate::current;
 use crate::report::{self, FiberReport, FiberState, Wanted, WorkerReport};
-use crate::runtime::Shared;
+use crate::runtime::{Shared, start_thread};
 use crate::task::Run;
 use crate::worker::Worker;
 
@@ -143,7 +143,7 @@ pub fn on_trouble(f: fn(&Trouble)) {
     let _ = ON_TROUBLE.set(f);
 }
 
-static THREAD: OnceLock<Option<Thread>> = OnceLock::new();
+static THREAD: OnceLock<Thread> = OnceLock::new();
 
 /// Says that there is something to look at, since the watch has looked.
 pub(crate) struct Flag(AtomicBool);
@@ -204,22 +204,14 @@ loom::lazy_static! {
     static ref FLAGS: Flags = Flags { armed: Flag::new(), rests: Flag::new(), awake: Flag::new() };
 }
 
-/// Starts the thread, if there is none. If it cannot be started nobody watches.
-pub(crate) fn start(stalls: bool) {
-    THREAD.get_or_init(|| {
-        // As the monitor's: it is awaited.
-        let (begins, begun) = mpsc::channel::<()>();
-        let main = move || {
-            drop(begins);
-            watch();
-        };
-        let started = thread::Builder::new().name("strands-watch".into()).spawn(main);
-        let _ = begun.recv();
-        started.ok().map(|handle| handle.thread().clone())
-    });
-    if stalls {
-        worker_awake();
+/// Starts the thread, if there is none.
+pub(crate) fn start() -> io::Result<()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if THREAD.get().is_none() {
+        let _ = THREAD.set(start_thread("strands-watch", watch)?.thread().clone());
     }
+    Ok(())
 }
 
 /// The running party is about to wait for another; nothing if it is a plain thread.
@@ -248,7 +240,7 @@ pub(crate) fn worker_awake() {
 
 #[cold]
 fn rouse() {
-    if let Some(Some(thread)) = THREAD.get() {
+    if let Some(thread) = THREAD.get() {
         thread.unpark();
     }
 }
