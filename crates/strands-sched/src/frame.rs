@@ -253,6 +253,14 @@ pub(crate) fn limit(me: &Header) -> Option<Instant> {
     first
 }
 
+/// Whether a wait of the running party that begins here may be ended from outside of what it waits for, as far as its
+/// frames tell: a time limit, a token or a failure may end it, or asks already.
+pub(crate) fn may_end(me: &Header) -> bool {
+    let mut may_end = is_asked(me);
+    each_in_reach(me, |frame, _| may_end |= frame.is_some());
+    may_end
+}
+
 /// Whether anything asks, held back or not.
 pub(crate) fn is_asked_behind_shields(me: &Header) -> bool {
     if me.cancel_requested() {

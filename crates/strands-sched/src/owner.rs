@@ -15,6 +15,7 @@
 use crate::about::{Detail, while_waiting_for};
 use crate::atomic::{AtomicU64, Relaxed};
 use crate::current;
+use crate::frame;
 use crate::task::describe_party;
 use crate::watch;
 
@@ -42,8 +43,8 @@ pub(crate) fn holder_of(word: &AtomicU64) -> Option<u64> {
     (mark & HELD != 0 && mark != HELD).then_some(mark)
 }
 
-/// Panics if the running party holds the lock with this `word`, which would wait for itself: for who is about to wait.
-/// `lock` says what for, such as `Mutex`.
+/// Panics if the running party holds the lock with this `word` and would wait for itself for ever: for who is about to
+/// wait. `lock` says what for, such as `Mutex`. Below a time limit, a token or a scope that may fail nobody waits for ever.
 ///
 /// # Panics
 ///
@@ -63,7 +64,7 @@ pub(crate) fn holder_of(word: &AtomicU64) -> Option<u64> {
 pub fn assert_not_me<T: ?Sized>(word: &AtomicU64, lock: &str, object: *const T) {
     current::with(|me| {
         assert!(
-            holder_of(word) != Some(mark_of(me.id())),
+            holder_of(word) != Some(mark_of(me.id())) || frame::may_end(me),
             "{} waits for a {lock} ({:#x}) that it holds itself: it would wait for ever",
             describe_party(me),
             object.addr(),

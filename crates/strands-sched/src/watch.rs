@@ -18,8 +18,8 @@
 //! again, and is reported if each of them is still in the same wait: one that began before the first look. Then all were in
 //! them at once.
 //!
-//! A fiber that waits for a message, a socket or a permit is part of no cycle: any thread may still end that wait.
-//! So no program is called dead that is not.
+//! A fiber that waits for a message, a socket or a permit is part of no cycle: any thread may still end that wait. Nor is
+//! one that waits below a time limit. So no program is called dead that is not.
 //!
 //! # A standstill
 //!
@@ -371,9 +371,10 @@ impl Waits {
         Waits { is_whole, fibers: fibers.collect() }
     }
 
-    /// For whom `id` waits.
+    /// For whom `id` waits without a time limit.
     fn next(&self, id: u64) -> Option<u64> {
-        self.fibers.get(&id)?.wait.as_ref()?.held_by
+        let wait = self.fibers.get(&id)?.wait.as_ref()?;
+        wait.held_by.filter(|_| wait.timeout.is_none())
     }
 
     /// The cycles, each from its least id on.

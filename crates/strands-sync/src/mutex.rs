@@ -159,8 +159,8 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Panics
     ///
-    /// If the caller holds the lock, which would wait for itself for ever. The holder is who took the lock, even if
-    /// its guard lies with another fiber of the same worker by now.
+    /// If the caller holds the lock, which would wait for itself for ever: below a time limit, say, it waits until that
+    /// ends it. The holder is who took the lock, even if its guard lies with another fiber of the same worker by now.
     ///
     /// # Errors
     ///

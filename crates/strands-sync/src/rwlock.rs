@@ -197,7 +197,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Panics
     ///
     /// If half a billion guards are alive, as forgotten ones are. If the caller has the lock for writing, which would wait for
-    /// itself for ever.
+    /// itself for ever: below a time limit, say, it waits until that ends it.
     ///
     /// # Examples
     ///
@@ -250,7 +250,8 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Panics
     ///
-    /// If the caller has the lock for writing already. One that has it for reading waits for itself for ever.
+    /// If the caller has the lock for writing already, as for [`read`](Self::read). One that has it for reading waits for
+    /// itself for ever.
     ///
     /// # Examples
     ///

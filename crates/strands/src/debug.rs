@@ -359,7 +359,7 @@ impl Dump {
     ///
     /// ```
     /// let json = strands::debug::dump().to_json();
-    /// assert!(json.starts_with(r#"{"format":"strands-dump","version":1,"runtimes":["#));
+    /// assert!(json.starts_with(r#"{"format":"strands-dump","version":1,"#));
     /// ```
     pub fn to_json(&self) -> String {
         let state = self.state.clone();

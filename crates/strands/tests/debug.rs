@@ -12,11 +12,12 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
-use strands::cancel::CancelToken;
+use strands::cancel::{CancelToken, is_cancelled, uncancellable};
 use strands::debug::{Dump, dump};
 use strands::net::{TcpListener, TcpStream};
 use strands::sync::{Barrier, Condvar, Mutex, Notify, RwLock, Semaphore, channel, mpsc, watch};
 use strands::thread::{self, Builder, Placement};
+use strands::time::timeout;
 use strands::{Runtime, select, unblock};
 use thread_common::{child, child_case, errors, runtime, stress, text};
 
@@ -477,6 +478,47 @@ fn who_would_wait_for_itself_panics() {
     });
 }
 
+#[test]
+fn who_waits_for_itself_below_a_time_limit_waits_for_that() {
+    let fiber_and_thread = |f: fn()| {
+        runtime(1).run(f);
+        f();
+    };
+    fiber_and_thread(|| {
+        let (mutex, lock) = (Mutex::new(()), RwLock::new(()));
+        let _guards = (mutex.lock().unwrap(), lock.write().unwrap());
+        for limit in [Duration::ZERO, Duration::from_millis(1)] {
+            timeout(limit, || drop(mutex.lock())).unwrap_err();
+            timeout(limit, || drop(lock.read())).unwrap_err();
+            timeout(limit, || drop(lock.write())).unwrap_err();
+        }
+        let token = CancelToken::new();
+        let cancelled = token.run(|| {
+            token.cancel();
+            drop(mutex.lock());
+        });
+        cancelled.unwrap_err();
+        // A limit that cannot end it does not count.
+        let text = timeout(Duration::from_hours(1), || {
+            uncancellable(|| panic_text(|| drop(mutex.lock())))
+        });
+        assert!(text.unwrap().contains("holds itself"));
+    });
+    // Who is to end anyway ends for that.
+    runtime(1).run(|| {
+        let fiber = strands::spawn(|| {
+            let mutex = Mutex::new(());
+            let _guard = mutex.lock().unwrap();
+            while !is_cancelled() {
+                uncancellable(thread::yield_now);
+            }
+            drop(mutex.lock());
+        });
+        fiber.cancel();
+        assert!(fiber.join().unwrap_err().is::<strands::cancel::Cancelled>());
+    });
+}
+
 /// Who took a lock may have ended while its guard lives on, with another fiber of its worker. Those who come after
 /// are not taken for it, wherever their memory lies.
 #[test]
@@ -754,6 +796,18 @@ fn no_deadlock_is_reported_where_somebody_may_help() {
     sender.send(()).unwrap();
     holder.join().unwrap();
     waiter.join().unwrap();
+    // Each waits for the other, below a time limit, which ends that later than the watch looks.
+    let mutexes = Arc::new([Mutex::new(()), Mutex::new(())]);
+    let both = Arc::new(Barrier::new(2));
+    let waits = [(0, 1), (1, 0)].map(|(own, other)| {
+        let (mutexes, both) = (mutexes.clone(), both.clone());
+        runtime.spawn(move || {
+            let _guard = mutexes[own].lock().unwrap();
+            both.wait();
+            timeout(Duration::from_millis(300), || drop(mutexes[other].lock())).is_err()
+        })
+    });
+    assert!(waits.map(|it| it.join().unwrap()).contains(&true));
     // Contended, and never stuck.
     let counter = Arc::new(Mutex::new(0));
     runtime.run(|| {

@@ -5,6 +5,7 @@
 mod thread_common;
 
 use std::io::Read;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -66,13 +67,15 @@ fn waits() -> Vec<Wait> {
             let _ = strands::spawn(move || receiver.recv()).join();
         }),
         wait("mutex", || {
-            let mutex = Mutex::new(());
-            let _held = mutex.lock().unwrap();
+            let mutex = Arc::new(Mutex::new(()));
+            let its = mutex.clone();
+            let _ = strands::spawn(move || mem::forget(its.lock())).join();
             drop(mutex.lock());
         }),
         wait("rwlock", || {
-            let lock = RwLock::new(());
-            let _held = lock.write().unwrap();
+            let lock = Arc::new(RwLock::new(()));
+            let its = lock.clone();
+            let _ = strands::spawn(move || mem::forget(its.write())).join();
             drop(lock.read());
         }),
         wait("condvar", || {
