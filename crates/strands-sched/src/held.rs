@@ -246,7 +246,7 @@ pub fn note_reader(word: &AtomicU64, object: usize) {
 }
 
 /// Lets `become_readers` change this `word`, of a lock that is held for writing, so that two readers hold it and it is
-/// [`TRACKED`](owner::TRACKED) as before: its holder, and the books. False: it is not in the books, and was not changed.
+/// [`TRACKED`] as before: its holder, and the books. False: it is not in the books, and was not changed.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
