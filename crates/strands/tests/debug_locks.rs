@@ -274,8 +274,9 @@ fn who_gives_up_or_panics_leaves_nothing() {
 fn a_guard_that_another_fiber_drops_is_gone() {
     tracked(|| {
         by_me(|| {
-            let mutex: &'static Mutex<()> = Box::leak(Box::new(Mutex::new(())));
-            let rwlock: &'static RwLock<()> = Box::leak(Box::new(RwLock::new(())));
+            static MUTEXED: Mutex<()> = Mutex::new(());
+            static RWLOCKED: RwLock<()> = RwLock::new(());
+            let (mutex, rwlock) = (&MUTEXED, &RWLOCKED);
             let guards = Rc::new(RefCell::new(None));
             let its = guards.clone();
             let take = || {
