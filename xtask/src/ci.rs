@@ -151,7 +151,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "mutants",
-        summary: "each loom model fails without the line that it is there for",
+        summary: "loom models fail without the lines that they are there for: a third of them",
         run: mutants_after_loom,
         own: &["mutants"],
         needs_mb: 500,
@@ -413,7 +413,7 @@ fn mutants_after_loom(workspace: &Workspace) -> Outcome {
         Some(()) => mutants::Models::HavePassed,
         None => mutants::Models::AreToPass,
     };
-    mutants::check(workspace, &[], models)
+    mutants::check_a_third(workspace, models)
 }
 
 /// Runs the models of strands-sched and of every other member that depends on loom.

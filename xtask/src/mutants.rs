@@ -56,6 +56,19 @@ pub fn run(args: Vec<String>) -> Outcome {
     check(&Workspace::load()?, &args, Models::AreToPass)
 }
 
+/// Runs a third of all, by the commit that is checked out: in the course of three commits or so, all. The lines of all of
+/// them have to be there.
+pub fn check_a_third(workspace: &Workspace, models: Models) -> Outcome {
+    let commit = Cmd::new(&workspace.root, "git", "rev-parse HEAD").read();
+    // Without a repository the same third always.
+    let third = commit.map_or(0, |id| id.bytes().map(usize::from).sum::<usize>() % 3);
+    println!(
+        "(of three mutants one, the {}: `cargo xtask mutants` tries all)",
+        ["first", "second", "third"][third]
+    );
+    check_some(workspace, |number, _| number % 3 == third, models)
+}
+
 /// What is known of the models without any mutant.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Models {
@@ -65,13 +78,20 @@ pub enum Models {
 }
 
 /// Runs the mutants with these names, or all if there are none.
-pub fn check(workspace: &Workspace, names: &[String], models: Models) -> Outcome {
-    let mut mutants = load(&workspace.root)?;
+fn check(workspace: &Workspace, names: &[String], models: Models) -> Outcome {
+    let mutants = load(&workspace.root)?;
     if let Some(name) = names.iter().find(|name| mutants.iter().all(|m| m.name != **name)) {
         return Err(Failure::DidNotRun(format!("no mutants.txt names a mutant `{name}`")));
     }
-    mutants.retain(|mutant| names.is_empty() || names.contains(&mutant.name));
+    check_some(workspace, |_, name| names.is_empty() || names.contains(name), models)
+}
 
+fn check_some(
+    workspace: &Workspace,
+    is_wanted: impl Fn(usize, &String) -> bool,
+    models: Models,
+) -> Outcome {
+    let mutants = load(&workspace.root)?;
     let changes = mutants.iter().map(|mutant| {
         let original = read(&workspace.root.join(&mutant.file))?;
         let changed = mutant.apply(&original).map_err(|error| {
@@ -79,8 +99,11 @@ pub fn check(workspace: &Workspace, names: &[String], models: Models) -> Outcome
         })?;
         Ok((mutant, original, changed))
     });
-    // Every line is found before the first build starts.
-    let changes = changes.collect::<Outcome<Vec<_>>>()?;
+    // Every line is found before the first build starts, also of those that are not wanted.
+    let changes = changes.collect::<Outcome<Vec<_>>>()?.into_iter().enumerate();
+    let wanted = changes.filter(|(number, (mutant, ..))| is_wanted(*number, &mutant.name));
+    let changes: Vec<_> = wanted.map(|(_, change)| change).collect();
+    let mutants: Vec<&Mutant> = changes.iter().map(|(mutant, ..)| *mutant).collect();
     let lab = Laboratory::new(workspace)?;
     lab.models_pass_unchanged(&mutants, models)?;
 
@@ -96,7 +119,7 @@ pub fn check(workspace: &Workspace, names: &[String], models: Models) -> Outcome
     });
     let rows: Outcome<Vec<Vec<Row>>> = rows;
     let mut rows: Vec<Row> = rows?.into_iter().flatten().collect();
-    rows.sort_by_key(|row| mutants.iter().position(|mutant| mutant == row.mutant));
+    rows.sort_by_key(|row| mutants.iter().position(|mutant| *mutant == row.mutant));
     println!("\n{}", table(&rows));
     let bad: Vec<String> = rows.iter().filter_map(Row::complaint).collect();
     crate::command::fail_if_any(bad)
@@ -314,9 +337,9 @@ impl Laboratory {
         Ok(Laboratory { home: home.to_owned(), tree, target, logs: home.join("logs") })
     }
 
-    fn models_pass_unchanged(&self, mutants: &[Mutant], known: Models) -> Outcome {
+    fn models_pass_unchanged(&self, mutants: &[&Mutant], known: Models) -> Outcome {
         let mut groups: BTreeMap<_, Vec<&Mutant>> = BTreeMap::new();
-        for mutant in mutants {
+        for &mutant in mutants {
             groups.entry((&mutant.package, &mutant.env)).or_default().push(mutant);
         }
         for ((package, env), group) in groups {
