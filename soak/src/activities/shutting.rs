@@ -1,6 +1,7 @@
 //! Cancellation: runtimes inside the epoch's that end while they are busy, and steps that must not
 //! be cut.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
@@ -44,11 +45,12 @@ pub fn inner_runtime(party: &mut Party) {
     match party.rng.u32(..3) {
         0 => drop(runtime),
         1 => {
-            // It cannot wait for itself, so it cancels only, and that fiber too.
+            // It cannot wait for itself, so it cancels only, that fiber too, and says so.
             let (sender, receiver) = std::sync::mpsc::channel();
             let (_, _, body) = party.body(Home::Inner, move |_| {
                 if let Ok(runtime) = receiver.recv() {
-                    drop::<Runtime>(runtime);
+                    let refused = catch_unwind(AssertUnwindSafe(|| drop::<Runtime>(runtime)));
+                    check(refused.is_err(), || "a fiber dropped its runtime unnoticed".into());
                 }
             });
             handles.push(runtime.spawn(body));
