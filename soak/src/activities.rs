@@ -5,6 +5,7 @@
 //! wait for says so in a destructor.
 
 mod locking;
+mod looking;
 mod messaging;
 mod panicking;
 mod scoping;
@@ -44,5 +45,6 @@ pub const ACTIVITIES: &[Activity] = &[
     Activity { name: "panic in drop", weight: 4, run: panicking::in_drop },
     Activity { name: "unblock", weight: 5, run: unblocking::unblock },
     Activity { name: "inner runtime", weight: 1, run: shutting::inner_runtime },
+    Activity { name: "dump", weight: 1, run: looking::look },
     Activity { name: "uncancellable", weight: 4, run: shutting::uncancellable_steps },
 ];
