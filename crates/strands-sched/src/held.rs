@@ -16,7 +16,7 @@
 //!    with a guard that was leaked.
 //! 2. Readers leave a word first and look then. So while any of its readers are in the books, the books themselves are counted as
 //!    one more reader, and `TRACKED` is set: both under the lock of the books. That share keeps writers out until the last
-//!    of them is out of the books, and is then given to who has taken it out, to leave with. A reader that leaves and finds
+//!    reader has left, and is then given to that one, to leave with. A reader that leaves and finds
 //!    no other but that share clears the entry whatever is in it. So no mistake in the books can keep a lock from being released.
 //!
 //! Who reads is found by its id. If it is not there the guard was made before the books were kept, or was
@@ -310,7 +310,7 @@ fn leaves(word: &AtomicU64, id: u64) -> bool {
     if id != 0 {
         entry.holds.remove(id, readers);
     }
-    if readers > 0 && !entry.holds.are_none() {
+    if readers > 0 {
         return false;
     }
     word.fetch_and(!TRACKED, Relaxed);
@@ -444,10 +444,6 @@ impl Holds {
 
     fn iter(&self) -> impl Iterator<Item = &Hold> {
         self.first.iter().chain(&self.more)
-    }
-
-    fn are_none(&self) -> bool {
-        self.first.is_none()
     }
 
     /// Takes the newest of `id` out; if there is none, and there are more than `readers` left, the newest of this thread.

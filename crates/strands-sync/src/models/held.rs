@@ -3,6 +3,7 @@
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
+use strands_sched::held::Kind;
 use strands_sched::{Outcome, held};
 
 use super::{add_one, model, passed};
@@ -94,6 +95,7 @@ fn held_by_a_writer_that_becomes_a_reader() {
         assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
         let other = beside(&guarded, Guarded::read_and_write);
         guarded.lock.downgrade();
+        assert!(held::all().iter().all(|held| held.kind == Kind::Read));
         guarded.leave();
         other.join().unwrap();
         guarded.is_free();
@@ -127,6 +129,19 @@ fn held_by_one_reader_of_two() {
         guarded.lock.join_unlisted();
         let other = beside(&guarded, Guarded::read_and_write);
         guarded.leave();
+        other.join().unwrap();
+        guarded.is_free();
+    });
+}
+
+/// Who leaves is not who is in the books.
+#[test]
+fn held_by_a_reader_that_another_leaves_for() {
+    tracked(2, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.read_until(None), Outcome::Woken);
+        let other = beside(&guarded, Guarded::leave);
+        guarded.read();
         other.join().unwrap();
         guarded.is_free();
     });
