@@ -690,8 +690,13 @@ impl RawRwLock {
 
     /// The share of the books is the caller's.
     fn books_leave(&self) {
-        let before = self.word.fetch_sub(READER, Release);
-        self.look_after_the_line(before - READER);
+        let word = self.word.fetch_sub(READER, Release) - READER;
+        // Those of a later reader may count that share as one more reader, which has now left.
+        if word & TRACKED != 0 && held::visitor_has_left(&self.word) {
+            self.books_leave();
+        } else {
+            self.look_after_the_line(word);
+        }
     }
 
     /// Called by a reader that has left the word as it is said.
