@@ -11,6 +11,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Instant;
 
 use crate::command::{Cmd, Failure, Outcome, all};
@@ -27,6 +28,8 @@ struct Step {
     own: &'static [&'static str],
     /// What it adds to the disk at most, as measured and rounded up.
     needs_mb: u64,
+    /// It leaves a core idle half of its time: the steps that follow run meanwhile.
+    beside: bool,
 }
 
 const STEPS: &[Step] = &[
@@ -36,6 +39,7 @@ const STEPS: &[Step] = &[
         run: fmt,
         own: &[],
         needs_mb: 0,
+        beside: false,
     },
     Step {
         name: "clippy",
@@ -43,6 +47,7 @@ const STEPS: &[Step] = &[
         run: clippy,
         own: &[],
         needs_mb: 300,
+        beside: false,
     },
     Step {
         name: "doc",
@@ -50,6 +55,7 @@ const STEPS: &[Step] = &[
         run: doc,
         own: &["doc"],
         needs_mb: 300,
+        beside: false,
     },
     Step {
         name: "doc-examples",
@@ -57,6 +63,7 @@ const STEPS: &[Step] = &[
         run: docs::check,
         own: &[],
         needs_mb: 100,
+        beside: false,
     },
     Step {
         name: "msrv",
@@ -64,6 +71,7 @@ const STEPS: &[Step] = &[
         run: msrv,
         own: &[],
         needs_mb: 300,
+        beside: false,
     },
     Step {
         name: "layers",
@@ -71,6 +79,7 @@ const STEPS: &[Step] = &[
         run: layers::check,
         own: &[],
         needs_mb: 0,
+        beside: false,
     },
     Step {
         name: "licences",
@@ -78,6 +87,7 @@ const STEPS: &[Step] = &[
         run: licences::check,
         own: &[],
         needs_mb: 0,
+        beside: false,
     },
     Step {
         name: "readme",
@@ -85,6 +95,7 @@ const STEPS: &[Step] = &[
         run: readme::check,
         own: &[],
         needs_mb: 0,
+        beside: false,
     },
     Step {
         name: "parity",
@@ -92,6 +103,7 @@ const STEPS: &[Step] = &[
         run: parity::check,
         own: &["parity"],
         needs_mb: 100,
+        beside: false,
     },
     Step {
         name: "bench-builds",
@@ -99,6 +111,7 @@ const STEPS: &[Step] = &[
         run: bench_builds,
         own: &[],
         needs_mb: 300,
+        beside: false,
     },
     Step {
         name: "guard-mprotect",
@@ -106,6 +119,7 @@ const STEPS: &[Step] = &[
         run: guard_mprotect,
         own: &[],
         needs_mb: 300,
+        beside: false,
     },
     Step {
         name: "mio-backend",
@@ -113,6 +127,7 @@ const STEPS: &[Step] = &[
         run: mio_backend,
         own: &[],
         needs_mb: 100,
+        beside: false,
     },
     Step {
         name: "thread-backend",
@@ -120,6 +135,7 @@ const STEPS: &[Step] = &[
         run: thread_backend,
         own: &["thread-backend"],
         needs_mb: 500,
+        beside: false,
     },
     Step {
         name: "panic-abort",
@@ -127,6 +143,7 @@ const STEPS: &[Step] = &[
         run: panic_abort,
         own: &["panic-abort"],
         needs_mb: 200,
+        beside: false,
     },
     Step {
         name: "lto",
@@ -134,6 +151,7 @@ const STEPS: &[Step] = &[
         run: lto,
         own: &["lto"],
         needs_mb: 200,
+        beside: false,
     },
     Step {
         name: "two-versions",
@@ -141,48 +159,7 @@ const STEPS: &[Step] = &[
         run: two_versions::check,
         own: &["two-versions"],
         needs_mb: 300,
-    },
-    Step {
-        name: "loom",
-        summary: "the loom models of the protocols hold",
-        run: loom,
-        own: &["loom"],
-        needs_mb: 500,
-    },
-    Step {
-        name: "mutants",
-        summary: "loom models fail without the lines that they are there for: a third of them",
-        run: mutants_after_loom,
-        own: &["mutants"],
-        needs_mb: 500,
-    },
-    Step {
-        name: "cross",
-        summary: "the tests pass on other ISAs and systems, or at least build there",
-        run: |workspace| cross::check(workspace, &[]),
-        own: &["cross", "wine"],
-        needs_mb: 3000,
-    },
-    Step {
-        name: "asan",
-        summary: "AddressSanitizer has nothing to say of the tests, and finds planted mistakes",
-        run: |workspace| sanitize::check(workspace, Tool::Address, &[]),
-        own: &["sanitize-address"],
-        needs_mb: 3000,
-    },
-    Step {
-        name: "tsan",
-        summary: "ThreadSanitizer has nothing to say of them either",
-        run: |workspace| sanitize::check(workspace, Tool::Thread, &[]),
-        own: &["sanitize-thread"],
-        needs_mb: 2000,
-    },
-    Step {
-        name: "valgrind",
-        summary: "memcheck follows the stacks that are switched",
-        run: |workspace| sanitize::check(workspace, Tool::Valgrind, &[]),
-        own: &["sanitize-valgrind"],
-        needs_mb: 500,
+        beside: false,
     },
     Step {
         name: "soak",
@@ -190,6 +167,55 @@ const STEPS: &[Step] = &[
         run: soak::check,
         own: &[],
         needs_mb: 300,
+        beside: true,
+    },
+    Step {
+        name: "loom",
+        summary: "the loom models of the protocols hold",
+        run: loom,
+        own: &["loom"],
+        needs_mb: 500,
+        beside: false,
+    },
+    Step {
+        name: "mutants",
+        summary: "loom models fail without the lines that they are there for: a sixth of them",
+        run: mutants_after_loom,
+        own: &["mutants"],
+        needs_mb: 500,
+        beside: false,
+    },
+    Step {
+        name: "cross",
+        summary: "the tests pass on other ISAs and systems, or at least build there",
+        run: |workspace| cross::check(workspace, &[]),
+        own: &["cross", "wine"],
+        needs_mb: 3000,
+        beside: false,
+    },
+    Step {
+        name: "asan",
+        summary: "AddressSanitizer has nothing to say of the tests, and finds planted mistakes",
+        run: |workspace| sanitize::check(workspace, Tool::Address, &[]),
+        own: &["sanitize-address"],
+        needs_mb: 3000,
+        beside: false,
+    },
+    Step {
+        name: "tsan",
+        summary: "ThreadSanitizer has nothing to say of them either",
+        run: |workspace| sanitize::check(workspace, Tool::Thread, &[]),
+        own: &["sanitize-thread"],
+        needs_mb: 2000,
+        beside: false,
+    },
+    Step {
+        name: "valgrind",
+        summary: "memcheck follows the stacks that are switched",
+        run: |workspace| sanitize::check(workspace, Tool::Valgrind, &[]),
+        own: &["sanitize-valgrind"],
+        needs_mb: 500,
+        beside: false,
     },
 ];
 
@@ -222,17 +248,19 @@ pub fn run(args: Vec<String>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let rows: Vec<Row> = steps
-        .into_iter()
-        .map(|step| {
-            println!("\n== {}: {}", step.name, step.summary);
-            let start = Instant::now();
-            let outcome = step.run_with_room(&workspace);
-            let row = Row { name: step.name, outcome, seconds: start.elapsed().as_secs_f64() };
-            println!("== {}: {} after {:.1} s", row.name, row.result(), row.seconds);
-            row
-        })
-        .collect();
+    let rows = thread::scope(|scope| {
+        let (mut rows, mut beside) = (Vec::new(), Vec::new());
+        for step in steps {
+            if step.beside {
+                beside.push(scope.spawn(|| step.check(&workspace)));
+            } else {
+                rows.push(step.check(&workspace));
+            }
+        }
+        let ended = beside.into_iter().map(|step| step.join().expect("an xtask thread panicked"));
+        rows.extend(ended);
+        rows
+    });
     print!("\n{}", summary(&rows));
     if rows.iter().all(|row| row.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -247,6 +275,15 @@ fn select(names: &[String]) -> Result<Vec<&'static Step>, String> {
 }
 
 impl Step {
+    fn check(&self, workspace: &Workspace) -> Row {
+        println!("\n== {}: {}", self.name, self.summary);
+        let start = Instant::now();
+        let outcome = self.run_with_room(workspace);
+        let row = Row { name: self.name, outcome, seconds: start.elapsed().as_secs_f64() };
+        println!("== {}: {} after {:.1} s", row.name, row.result(), row.seconds);
+        row
+    }
+
     fn run_with_room(&self, workspace: &Workspace) -> Outcome {
         disk::expect_room(&workspace.target, self.needs_mb, self.own)?;
         (self.run)(workspace)?;
@@ -413,7 +450,7 @@ fn mutants_after_loom(workspace: &Workspace) -> Outcome {
         Some(()) => mutants::Models::HavePassed,
         None => mutants::Models::AreToPass,
     };
-    mutants::check_a_third(workspace, models)
+    mutants::check_a_sixth(workspace, models)
 }
 
 /// Runs the models of strands-sched and of every other member that depends on loom.
