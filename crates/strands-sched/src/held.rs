@@ -209,6 +209,7 @@ pub fn note(word: &AtomicU64, object: usize, kind: Kind) {
 pub fn forget(word: &AtomicU64) {
     if word.load(Relaxed) & TRACKED != 0 {
         let forgotten = shard(word).open().map(|mut shard| shard.remove(&address(word)));
+        word.fetch_and(!TRACKED, Relaxed); // Before the next holder may set it.
         drop(forgotten); // Not under the lock.
     }
 }
@@ -299,6 +300,7 @@ pub fn visitor_has_left(word: &AtomicU64) -> bool {
     leaves(word, 0)
 }
 
+/// Given an id of 0, nobody is taken out.
 fn leaves(word: &AtomicU64, id: u64) -> bool {
     let Some(mut shard) = shard(word).open() else { return false };
     let now = word.load(Relaxed);
@@ -306,6 +308,9 @@ fn leaves(word: &AtomicU64, id: u64) -> bool {
         return false;
     }
     let Some(entry) = shard.get_mut(&address(word)) else { return false };
+    if entry.kind != Kind::Read {
+        return false; // Of a writer that has come since.
+    }
     let readers = (now & READERS) as usize - 1; // Without the books.
     if id != 0 {
         entry.holds.remove(id, readers);

@@ -371,10 +371,10 @@ impl Waits {
         Waits { is_whole, fibers: fibers.collect() }
     }
 
-    /// For whom `id` waits without a time limit.
+    /// For whom `id` waits without a time limit. Who has just been handed the lock that it waits for does not wait for itself.
     fn next(&self, id: u64) -> Option<u64> {
         let wait = self.fibers.get(&id)?.wait.as_ref()?;
-        wait.held_by.filter(|_| wait.timeout.is_none())
+        wait.held_by.filter(|&holder| holder != id && wait.timeout.is_none())
     }
 
     /// The cycles, each from its least id on.

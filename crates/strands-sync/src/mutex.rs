@@ -541,7 +541,9 @@ impl RawMutex {
             () => self.word.load(Relaxed) & WOKEN,
         };
         let waiters = if line.is_empty() { 0 } else { WAITERS };
-        self.word.store(others | waiters, Release);
+        // Who has been given the lock may be in the books already.
+        let wanted = |word| Some(others | waiters | (word & TRACKED));
+        let _ = self.word.fetch_update(Release, Relaxed, wanted);
         drop(line);
         drop(chosen);
     }

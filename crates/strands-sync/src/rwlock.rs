@@ -15,7 +15,8 @@
 //!    changes the word.
 //! 3. While readers hold the lock, the first in line is a writer, or somebody is about to look: one is on the
 //!    way, or has just come and lets others in.
-//! 4. While `WOKEN` is set, the one whose choice set it is on the way: it clears the bit when it comes. (So may another,
+//! 4. While `WOKEN` is set, the one whose choice set it is on the way: it clears the bit when it comes; or a reader, who
+//!    stays meanwhile, lets others in. (So may another,
 //!    chosen before it. Then somebody is woken too many, not too few.)
 //!
 //! A reader leaves first and looks then: if it was the last and somebody waits it comes back as a reader, unless
@@ -857,6 +858,9 @@ impl RawRwLock {
             }
             let mut chosen = line.choose_first_if(|waiter| !waiter.writes, |_| {});
             let handed_to = Cell::new(0);
+            if chosen.is_none() && line.is_empty() {
+                continue; // Who was in it has given up.
+            }
             if chosen.is_none() {
                 // A writer is the first. Only the last reader makes way for it.
                 let leave = |word: u64| {
@@ -883,7 +887,8 @@ impl RawRwLock {
                 let waiters = if line.is_empty() { 0 } else { WAITERS };
                 let leave = |word| match handed_to.get() {
                     0 => Some(((word & (HOLDERS | TRACKED)) - READER) | WOKEN | waiters),
-                    writer => Some(writer | waiters),
+                    // It may be in the books already.
+                    writer => Some(writer | waiters | (word & TRACKED)),
                 };
                 let before = self.change(Release, leave).expect("it leaves, whatever the word is");
                 drop(line);
@@ -907,12 +912,14 @@ impl RawRwLock {
 
     /// Lets in, beside the caller, who is a reader, those readers in line that `choose` chooses.
     ///
-    /// The line is unlocked meanwhile, as to wake them may take system calls.
+    /// The line is unlocked meanwhile, as to wake them may take system calls. Newcomers join until they are in: so those in
+    /// line get fewer, however many come.
     fn let_in<'a>(
         &'a self,
         mut line: Line<'a>,
         choose: impl Fn(&mut Line<'a>, &dyn Fn(&Waiter)) -> Option<strands_sched::Wake>,
     ) -> Line<'a> {
+        let mut has_let_in = false;
         loop {
             // Counted before it can know, as it may leave at once.
             let admit = |waiter: &Waiter| {
@@ -922,22 +929,24 @@ impl RawRwLock {
                 };
             };
             let Some(chosen) = choose(&mut line, &admit) else { break };
+            has_let_in = true;
+            self.word.fetch_or(WOKEN, Relaxed);
             drop(line);
             drop(chosen);
             line = self.line.lock();
         }
-        if line.is_empty() {
-            self.word.fetch_and(!(WAITERS | COUNT), Relaxed);
-        }
+        let nobody_is_left = if line.is_empty() { WAITERS | COUNT } else { 0 };
+        let all_are_in = if has_let_in { WOKEN | COUNT } else { 0 };
+        self.word.fetch_and(!(nobody_is_left | all_are_in), Relaxed);
         line
     }
 
     /// A writer has given up: those whom it held up, readers behind it, may go in now.
     fn left_the_line(&self) {
         let line = self.line.lock();
-        let readers_hold_it =
-            |word| word & (WRITER | WAITERS | WOKEN) == WAITERS && !is_unlocked(word);
-        let join = |word| readers_hold_it(word).then_some(word + READER);
+        // Also if nobody holds it: the last reader is about to look, but may find another who has come meanwhile.
+        let nobody_looks = |word| word & (WRITER | WAITERS | WOKEN) == WAITERS;
+        let join = |word| nobody_looks(word).then_some(word + READER);
         if self.change(Acquire, join).is_ok() {
             self.reader_leaves(line);
         }

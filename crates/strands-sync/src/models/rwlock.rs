@@ -192,6 +192,51 @@ fn rwlock_whose_last_reader_leaves_as_the_writer_gives_up() {
     });
 }
 
+/// A writer and the reader behind it give up at once: nobody is held up any more.
+#[test]
+fn rwlock_whose_line_gives_up_is_open() {
+    model(3, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.read_until(None), Outcome::Woken);
+        let writer = beside(&guarded, |guarded| {
+            assert_eq!(guarded.lock.write_until(Some(passed())), Outcome::TimedOut);
+        });
+        let reader = beside(&guarded, |guarded| {
+            if guarded.lock.read_until(Some(passed())) == Outcome::Woken {
+                guarded.lock.read_unlock();
+            }
+        });
+        writer.join().unwrap();
+        reader.join().unwrap();
+        assert!(guarded.lock.try_read());
+        guarded.lock.read_unlock();
+        guarded.lock.read_unlock();
+        guarded.is_free(0);
+    });
+}
+
+/// A writer gives up after the last reader has left, and before that one looks; and another reader comes.
+#[test]
+fn rwlock_whose_writer_gives_up_between_readers_is_open() {
+    model(3, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.read_until(None), Outcome::Woken);
+        let last = beside(&guarded, |guarded| guarded.lock.read_unlock());
+        let writer = beside(&guarded, |guarded| {
+            if guarded.lock.write_until(Some(passed())) == Outcome::Woken {
+                guarded.lock.write_unlock();
+            }
+        });
+        assert_eq!(guarded.lock.read_until(None), Outcome::Woken);
+        last.join().unwrap();
+        writer.join().unwrap();
+        assert!(guarded.lock.try_read());
+        guarded.lock.read_unlock();
+        guarded.lock.read_unlock();
+        guarded.is_free(0);
+    });
+}
+
 /// A reader gives up as it is let in: it is counted and in, or neither; and the one behind it goes in all the same.
 #[test]
 fn rwlock_whose_reader_gives_up() {
