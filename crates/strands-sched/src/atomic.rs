@@ -39,18 +39,20 @@ mod imp {
 
     #[cold]
     fn contended<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        lock_if_there(mutex).unwrap_or_else(|| crate::fork::refuse())
+    }
+
+    /// As [`lock`]. None: this is a forked child, and who has locked it is not there.
+    pub(crate) fn lock_if_there<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         /// Far more than a critical section takes: a child may have threads of its own.
         const ROUNDS: u32 = 10_000;
-        if crate::fork::in_forked_child() {
-            for round in 0..ROUNDS {
-                backoff(round);
-                if let Some(guard) = try_lock(mutex) {
-                    return guard;
-                }
-            }
-            crate::fork::refuse();
+        if !crate::fork::in_forked_child() {
+            return Some(mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         }
-        mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        (0..ROUNDS).find_map(|round| {
+            backoff(round);
+            try_lock(mutex)
+        })
     }
 }
 
@@ -74,6 +76,10 @@ mod imp {
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn lock_if_there<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        Some(lock(mutex))
     }
 }
 

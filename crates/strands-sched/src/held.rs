@@ -82,7 +82,8 @@ pub struct HeldLock {
     pub held_for: Duration,
 }
 
-/// Has all locks written down that are taken from now on; or no more. Says whether they were before.
+/// Has all locks written down that are taken from now on; or no more. Says whether they were before. In a forked child, for
+/// this thread only.
 ///
 /// ```
 /// use strands_sched::held;
@@ -94,6 +95,14 @@ pub struct HeldLock {
 pub fn track(on: bool) -> bool {
     #[cfg(loom)]
     IN_MODEL.set(on);
+    if fork::in_forked_child() {
+        // The threads on the list are not there, nor are their thread-locals.
+        return current::with_switch(|switch| {
+            let before = switch.free.load(Relaxed) != 0;
+            switch.set(on);
+            before
+        });
+    }
     let mut threads = lock(&THREADS);
     for switch in threads.all.keys() {
         // SAFETY: a thread takes itself off the list before its thread-locals go, and the list is locked.
@@ -108,7 +117,7 @@ pub fn track(on: bool) -> bool {
 /// assert!(!strands_sched::held::is_tracking());
 /// ```
 pub fn is_tracking() -> bool {
-    lock(&THREADS).are_tracked
+    if fork::in_forked_child() { free() != 0 } else { lock(&THREADS).are_tracked }
 }
 
 /// All that are written down: taken while that was wanted, and not yet released.
@@ -129,6 +138,9 @@ pub fn all() -> Vec<HeldLock> {
                 held_for: now.saturating_duration_since(hold.since),
             }));
         }
+    }
+    if fork::in_forked_child() {
+        return all; // The other threads are not there.
     }
     let threads = lock(&THREADS);
     let names: HashMap<u64, &str> =
@@ -361,7 +373,9 @@ impl Switch {
 
     /// Takes it off again; what the thread locks from here on is not written down.
     pub(crate) fn unlist(&self) {
-        lock(&THREADS).all.remove(&address(self));
+        if !fork::in_forked_child() {
+            lock(&THREADS).all.remove(&address(self));
+        }
         self.set(false);
     }
 }
@@ -476,10 +490,7 @@ impl Holds {
 impl Shard {
     /// None: this is a forked child, and the one who has locked it is not there.
     fn open(&self) -> Option<MutexGuard<'_, Entries>> {
-        if !fork::in_forked_child() {
-            return Some(atomic::lock(&self.0));
-        }
-        self.0.try_lock().ok()
+        atomic::lock_if_there(&self.0)
     }
 }
 

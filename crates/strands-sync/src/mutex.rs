@@ -3,14 +3,15 @@
 //! # The protocol
 //!
 //! One word, and a line of waiters with its own small lock. The word has three bits: `LOCKED`; `WAITERS`: the line may
-//! not be empty, so who unlocks must look; and `WOKEN`: one who was chosen from it is on the way, so who unlocks need not.
+//! not be empty, so who unlocks must look; and `WOKEN`: one who was chosen from it is on the way, so who unlocks need not;
+//! and a count of how often that one was overtaken.
 //! Uncontended, a lock and an unlock are one compare-exchange each. Invariants:
 //!
 //! 1. While somebody is in line and nobody who was chosen from it is on the way, the word is
 //!    `LOCKED | WAITERS`: a waiter sets `WAITERS` on a word that is `LOCKED`, and gets in line, in one step
 //!    under the line's lock.
 //! 2. While the word is `LOCKED | WAITERS` and the line's lock is held, nobody else changes the word: to unlock
-//!    one needs the line's lock. So it is for who holds both locks, whatever the word is: nobody takes a lock that is
+//!    one needs the line's lock (but its new holder, to say that it is in the books). So it is for who holds both locks, whatever the word is: nobody takes a lock that is
 //!    held, and who is on the way needs the line's lock to say that it has come.
 //! 3. While `WOKEN` is set, the one whose choice set it is on the way: it clears the bit when it comes. (So may another, chosen
 //!    before it. Then somebody is woken too many, not too few.)

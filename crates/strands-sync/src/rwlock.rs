@@ -31,10 +31,11 @@
 //!
 //! As with [`Mutex`](crate::Mutex): an unlock wakes the first in line but does not give it the lock, and while it is
 //! on its way newcomers go first, readers beside other readers too. If it comes too late it gets in line again, as the
-//! first, and from then on nobody passes it: newcomers do not join readers, and the next unlock, or that of the last reader, *hands
-//! over*. So a worker goes on with its fibers while a waiter wakes up at another, and does not
+//! first, and from then on newcomers do not join readers, and the next unlock, or that of the last reader, *hands
+//! over*; but who comes just between that reader's leaving and its look goes first. So a worker goes on with its fibers while a waiter wakes up at another, and does not
 //! hand the lock to and fro, which takes longer than most critical sections. But a waiter is overtaken only while
-//! it is on its way; and as its worker may compute for long, after [`MOST_OVERTAKEN`] unlocks the next in line is woken too.
+//! it is on its way; and as its worker may compute for long, after [`MOST_OVERTAKEN`] unlocks the next in line is woken too:
+//! the bound is in uses of the lock, not in time.
 //!
 //! Otherwise it is first come, first served; readers who stand next to each other in line go in together. So
 //! readers cannot starve a writer, nor writers a reader.
@@ -68,7 +69,8 @@ use crate::poison::{self, LockResult, PoisonError, TryLockError, TryLockResult};
 /// A guard may be held across anything that suspends. A lock is poisoned by a panic of the fiber (or
 /// thread) that holds it for *writing*, not by a cancel.
 ///
-/// It serves in the order of arrival, readers next to each other together. So a reader that locks again, beside its
+/// It serves in the order of arrival, readers next to each other together; who comes while the first in line is on its way
+/// may be faster, as with [`Mutex`](crate::Mutex). So a reader that locks again, beside its
 /// own guard, may wait for ever: for a writer that waits for the first guard.
 ///
 /// # Examples
@@ -187,7 +189,8 @@ impl<T> RwLock<T> {
 }
 
 impl<T: ?Sized> RwLock<T> {
-    /// Waits until nobody writes, nor has come before and waits, and takes the lock for reading.
+    /// Waits until nobody writes, and takes the lock for reading. If others wait it waits behind them, but while the first of
+    /// these is on its way.
     ///
     /// A cancelled fiber unwinds from here, unless it has been given the lock.
     ///
@@ -219,11 +222,11 @@ impl<T: ?Sized> RwLock<T> {
         self.reads()
     }
 
-    /// Takes the lock for reading if nobody writes or waits for it.
+    /// Takes the lock for reading if nobody writes and [`read`](Self::read) would not wait behind others.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if somebody writes or waits; `Poisoned`, with the guard, if not and the lock is poisoned.
+    /// `WouldBlock` if `read` would wait; `Poisoned`, with the guard, if not and the lock is poisoned.
     ///
     /// # Examples
     ///
@@ -840,7 +843,8 @@ impl RawRwLock {
 
     /// Gives up the caller's share of the lock, and sees to it that somebody else goes on.
     ///
-    /// Called by the last reader while somebody is in line; and by any, if who was chosen has been overtaken too often.
+    /// Called by the last reader while somebody is in line; by any, if who was chosen has been overtaken too often; and beside
+    /// other readers by a writer that has given up.
     #[cold]
     fn reader_leaves<'a>(&'a self, mut line: Line<'a>) {
         loop {

@@ -14,7 +14,7 @@
 //! | `Once`, called from within its own closure | waits for ever | panics |
 //! | a cancel inside the closure of a `Once` or `OnceLock` | | undoes the attempt: the next runs its own |
 //! | a cancel inside the closure of a `LazyLock` | | is held back until the value is there |
-//! | [`RwLock`] | writers first | first come, first served |
+//! | [`RwLock`] | writers first | first come, first served; see below |
 //!
 //! # Who is served when
 //!
