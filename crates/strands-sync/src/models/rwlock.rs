@@ -298,3 +298,19 @@ fn rwlock_that_is_downgraded_before_a_writer() {
         guarded.is_free(2);
     });
 }
+
+/// The writer that stays in line when a reader is let in is woken when both have left.
+#[test]
+fn rwlock_that_lets_in_a_reader_before_a_writer() {
+    model(2, || {
+        let guarded = Guarded::new();
+        assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
+        let writer = beside(&guarded, Guarded::write);
+        let reader = beside(&guarded, Guarded::read);
+        guarded.lock.downgrade();
+        guarded.lock.read_unlock();
+        reader.join().unwrap();
+        writer.join().unwrap();
+        guarded.is_free(1);
+    });
+}
