@@ -9,7 +9,7 @@ use std::ptr::{self, NonNull};
 use crate::atomic::{AtomicBool, Release, SeqCst, backoff};
 use crate::task::Header;
 
-/// How a [walk](Live::advance) goes on.
+/// How a [walk](Live::try_advance) goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Next,
@@ -144,7 +144,7 @@ impl Live {
             let mut fiber = first.get();
             // SAFETY: fibers in the list are alive, and stay in it while we hold the lock.
             while let Some(header) = unsafe { fiber.as_ref() } {
-                // A thread's header only marks a place: see `advance`.
+                // A thread's header only marks a place: see `try_advance`.
                 if !header.is_thread() {
                     f(header);
                 }

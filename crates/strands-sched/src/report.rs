@@ -365,8 +365,9 @@ pub(crate) fn ask(wanted: Wanted, asks_for: u64, patience: Duration) -> Vec<Runt
                 progress |= answer.take_from(request, worker, shared.id());
             }
         }
-        // It may be in the middle of many fibers of others, too.
-        let slices: usize = requests().map(|request| request.slices.load(Relaxed)).sum();
+        // It may be in the middle of many fibers of others, too, or answer somebody else first.
+        let workers = asked.iter().flat_map(|(shared, _)| shared.workers());
+        let slices: usize = workers.map(|worker| worker.desk().slices.load(Relaxed)).sum();
         progress |= std::mem::replace(&mut seen, slices) != slices;
         if are_done || !progress {
             break;
@@ -758,6 +759,8 @@ unsafe impl<T: Send> Sync for Handoff<T> {}
 pub(crate) struct Desk {
     /// Whether any lie there: a hint.
     is_busy: AtomicBool,
+    /// In how many slices the worker has answered, whoever asked.
+    slices: AtomicUsize,
     requests: Mutex<Requests>,
 }
 
@@ -770,7 +773,11 @@ struct Requests {
 
 impl Desk {
     pub(crate) fn new() -> Desk {
-        Desk { is_busy: AtomicBool::new(false), requests: Mutex::new(Requests::default()) }
+        Desk {
+            is_busy: AtomicBool::new(false),
+            slices: AtomicUsize::new(0),
+            requests: Mutex::new(Requests::default()),
+        }
     }
 
     /// Leaves `request`; false if the worker has ended, which answers it.
@@ -921,6 +928,7 @@ impl Clerk {
         };
         let Some(mut answering) = self.answering.take().or_else(next) else { return false };
         let told = answering.go_on(teller);
+        desk.slices.fetch_add(1, Relaxed);
         let goes_on = told != Some(false);
         self.is_answering.set(goes_on);
         if goes_on {

@@ -19,13 +19,14 @@
 //! them at once.
 //!
 //! A fiber that waits for a message, a socket or a permit is part of no cycle: any thread may still end that wait. Nor is
-//! one that waits below a time limit. So no program is called dead that is not.
+//! one that waits below a time limit. So no program is called dead that is not, but one in which a holder has handed its guard
+//! to another fiber.
 //!
 //! # A standstill
 //!
 //! All fibers of a runtime wait, and nothing is armed that would wake one: no time limit, no descriptor, no job of the
-//! pool, nothing outside that holds what one waits for or is joined. Only a plain thread could still send a message to one
-//! of them, and the report says so: it is made once for the same fibers. For the stacks the workers are asked then.
+//! pool, nothing outside that holds what one waits for or is joined. Only a plain thread, or a fiber of another runtime, could still send a message
+//! to one of them, and the report says so: it is made once for the same fibers. For the stacks the workers are asked then.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -443,7 +444,10 @@ impl Standstills {
                             && wait.held_by.is_none_or(inside)
                     })
             };
-            if !all_told || !report.fibers().all(is_stuck) {
+            let mut told: Vec<u64> = report.fibers().map(|fiber| fiber.id).collect();
+            told.sort_unstable();
+            // Somebody may have been woken, or have ended, before the workers told.
+            if !all_told || told != ids || !report.fibers().all(is_stuck) {
                 continue;
             }
             let has_waited =

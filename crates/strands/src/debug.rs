@@ -11,7 +11,8 @@
 //! runtime.run(move || {
 //!     let waits = waits.spawn(thread::park).unwrap();
 //!     thread::yield_now(); // Now it waits.
-//!     println!("{}", debug::dump());
+//!     let text = debug::dump().to_string(); // Before stdout is locked, as it takes a while.
+//!     println!("{text}");
 //!     waits.thread().unpark();
 //! });
 //! # Ok::<(), std::io::Error>(())
@@ -23,18 +24,19 @@
 //!
 //! - **Fibers that wait for each other**, each for a lock ([`Mutex`](crate::sync::Mutex), [`RwLock`](crate::sync::RwLock)) that the
 //!   next has locked (an `RwLock`: for writing), or to join the next: by name, with what each holds and waits for, and
-//!   its backtrace. About a tenth of a second after it has happened, whatever else goes on. Nothing that others do can end such
-//!   waits, but a cancel.
+//!   its backtrace. About a tenth of a second after it has happened, if their workers run other fibers or sleep. Nothing that
+//!   others do can end such waits, but a cancel, or one to whom the holder has handed its guard. A wait below a time limit is
+//!   none of these.
 //! - **A runtime in which all fibers wait**, and nothing is armed that would wake one: no time limit, no socket, no blocking
 //!   work. All of them with their backtraces, a second or two after it has happened. This tells of cycles over channels,
-//!   condition variables, permits, and over readers of an `RwLock`, which nobody notes. Only a plain thread could still
-//!   help. If it does, as in a program whose fibers wait for the work that threads send them, the report is made once for
+//!   condition variables, permits, and over readers of an `RwLock`, which nobody notes. Only a plain thread, or a fiber of another
+//!   runtime, could still help. If it does, as in a program whose fibers wait for the work that threads send them, the report is made once for
 //!   the same fibers, and [`deadlock_reports`](crate::runtime::Builder::deadlock_reports) turns it off.
 //! - **A fiber that does not let others run**, for longer than [`stall_limit`](crate::runtime::Builder::stall_limit), if
 //!   that is set: by name, with its backtrace on Linux, and which fibers it holds up.
 //!
 //! Who locks a lock that it holds itself, or joins itself, gets a panic that says so, and so does a fiber that drops the
-//! runtime it is of. So does who reads an `RwLock` that it writes; one that writes what it reads waits for ever, and is in the
+//! runtime it is of. (Who locks so below a time limit, a token or a scope that may fail waits until that ends it.) So does who reads an `RwLock` that it writes; one that writes what it reads waits for ever, and is in the
 //! reports and dumps of those that wait.
 //!
 //! # What is in it
@@ -597,10 +599,8 @@ pub(crate) fn report(trouble: &Trouble) {
         Trouble::Cycle(cycle) => {
             let names = Names::of(&cycle.fibers);
             let holds = Holds::of(&cycle.fibers, &held::all());
-            let _ = match cycle.fibers.len() {
-                1 => writeln!(text, "strands: deadlock: a fiber waits for itself"),
-                count => writeln!(text, "strands: deadlock: {count} fibers wait for each other"),
-            };
+            let count = cycle.fibers.len();
+            let _ = writeln!(text, "strands: deadlock: {count} fibers wait for each other");
             for fiber in &cycle.fibers {
                 let _ = writeln!(text, "\n{}", describe(fiber, &names));
                 text.push_str(&holds.text(fiber.id));
@@ -619,8 +619,8 @@ pub(crate) fn report(trouble: &Trouble) {
             let (count, name) = (standstill.fibers.len(), &standstill.name);
             let _ = writeln!(
                 text,
-                "strands: deadlock: all {count} fibers of runtime {} '{name}' wait for each other, and nothing is \
-                 armed: no time limit, no descriptor, no blocking work",
+                "strands: deadlock: all {count} fibers of runtime {} '{name}' wait, and nothing is armed that would wake \
+                 one: no time limit, no descriptor, no blocking work",
                 standstill.runtime,
             );
             for fiber in standstill.fibers.iter().take(MOST) {
@@ -633,7 +633,8 @@ pub(crate) fn report(trouble: &Trouble) {
             }
             writeln!(
                 text,
-                "\nhelp: if a plain thread is to wake one of them, all is well: see Builder::deadlock_reports"
+                "\nhelp: if a plain thread or a fiber of another runtime is to wake one of them, all is well: see \
+                 Builder::deadlock_reports"
             )
         }
         Trouble::Stall(stall) => {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use strands::debug::{dump, dump_on_sigquit, track_locks};
 use strands::net::{TcpListener, TcpStream};
 use strands::sync::{Condvar, Mutex, mpsc};
 use strands::thread::{self, Builder};
@@ -449,6 +450,27 @@ fn a_fiber_that_forks_destroys_its_values_in_both_processes() {
     assert_eq!(dropped.recv(), Ok(()));
 }
 
+fn a_dump_is_the_process_s_own() {
+    dump_on_sigquit().unwrap();
+    let parents = runtime(1);
+    let waits = parents.spawn(thread::park);
+    in_child(|| {
+        let mutex = Mutex::new(());
+        let _held = mutex.lock().unwrap();
+        assert_eq!(dump().fibers(), 0);
+        assert!(track_locks(false) && !track_locks(true));
+    });
+    let child = fork();
+    if child == 0 {
+        // SAFETY: to raise a signal does not harm memory.
+        unsafe { libc::raise(libc::SIGQUIT) };
+        exit_at_once(0);
+    }
+    assert_eq!(outcome(child), -libc::SIGQUIT, "the parent's dump is not for the child's signal");
+    waits.thread().unpark();
+    waits.join().unwrap();
+}
+
 const CASES: &[(&str, fn())] = &[
     ("from a plain thread", from_a_plain_thread),
     ("from a fiber", from_a_fiber),
@@ -462,6 +484,7 @@ const CASES: &[(&str, fn())] = &[
     ("a scope that has children ends by a panic", a_scope_that_has_children_ends_by_a_panic),
     ("amid contention", amid_contention),
     ("a registered handle is the child's own", a_registered_handle_is_the_child_s_own),
+    ("a dump is the process's own", a_dump_is_the_process_s_own),
 ];
 
 pub fn main() {

@@ -29,9 +29,18 @@ pub(crate) fn on_sigquit(f: fn()) -> io::Result<()> {
     };
     thread::Builder::new().name("strands-debug".into()).spawn(main)?;
     let handler = move || {
+        if strands_sched::in_forked_child() {
+            // It has the same socket, and nobody who reads for it: the signal does what it does by default.
+            // SAFETY: both may be called in a handler.
+            unsafe {
+                libc::signal(libc::SIGQUIT, libc::SIG_DFL);
+                libc::raise(libc::SIGQUIT);
+            }
+            return;
+        }
         let _ = (&signalled).write(&[0]);
     };
-    // SAFETY: the handler makes one system call, which does not block, and nothing else. It changes no
+    // SAFETY: the handler makes one system call, which does not block, and nothing else; or two in a forked child. It changes no
     // `errno` that the interrupted code could miss, as the registry keeps it.
     unsafe { signal_hook_registry::register(libc::SIGQUIT, handler)? };
     *installed = true;
