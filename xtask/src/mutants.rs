@@ -53,55 +53,29 @@ pub fn run(args: Vec<String>) -> Outcome {
         }
         return Ok(());
     }
-    check(&Workspace::load()?, &args, Models::AreToPass)
+    try_out(&Workspace::load()?, &args)
 }
 
-/// Runs a sixth of all, which one by the commit that is checked out. The lines of all of them have to be there.
-pub fn check_a_sixth(workspace: &Workspace, models: Models) -> Outcome {
-    let commit = Cmd::new(&workspace.root, "git", "rev-parse HEAD").read();
-    // Without a repository always the same.
-    let first = commit.map_or(0, |id| id.bytes().map(usize::from).sum::<usize>() % 6);
-    println!("(every sixth, from number {} on: `cargo xtask mutants` tries all)", first + 1);
-    check_some(workspace, |number, _| number % 6 == first, models)
-}
-
-/// What is known of the models without any mutant.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Models {
-    AreToPass,
-    /// All have been run just now, as they are: only those that a mutant runs in another way are run here.
-    HavePassed,
+/// Every line of the lists is where it is said to be. To build and run a hundred mutants takes longer than CI may.
+pub fn check_lines(workspace: &Workspace) -> Outcome {
+    let mutants = load(&workspace.root)?;
+    mutants.iter().try_for_each(|mutant| change(workspace, mutant).map(drop))?;
+    println!("({} lines; `cargo xtask mutants` takes out each)", mutants.len());
+    Ok(())
 }
 
 /// Runs the mutants with these names, or all if there are none.
-fn check(workspace: &Workspace, names: &[String], models: Models) -> Outcome {
-    let mutants = load(&workspace.root)?;
+fn try_out(workspace: &Workspace, names: &[String]) -> Outcome {
+    let mut mutants = load(&workspace.root)?;
     if let Some(name) = names.iter().find(|name| mutants.iter().all(|m| m.name != **name)) {
         return Err(Failure::DidNotRun(format!("no mutants.txt names a mutant `{name}`")));
     }
-    check_some(workspace, |_, name| names.is_empty() || names.contains(name), models)
-}
-
-fn check_some(
-    workspace: &Workspace,
-    is_wanted: impl Fn(usize, &String) -> bool,
-    models: Models,
-) -> Outcome {
-    let mutants = load(&workspace.root)?;
-    let changes = mutants.iter().map(|mutant| {
-        let original = read(&workspace.root.join(&mutant.file))?;
-        let changed = mutant.apply(&original).map_err(|error| {
-            Failure::DidNotRun(format!("{}: mutant `{}`: {error}", mutant.source, mutant.name))
-        })?;
-        Ok((mutant, original, changed))
-    });
-    // Every line is found before the first build starts, also of those that are not wanted.
-    let changes = changes.collect::<Outcome<Vec<_>>>()?.into_iter().enumerate();
-    let wanted = changes.filter(|(number, (mutant, ..))| is_wanted(*number, &mutant.name));
-    let changes: Vec<_> = wanted.map(|(_, change)| change).collect();
-    let mutants: Vec<&Mutant> = changes.iter().map(|(mutant, ..)| *mutant).collect();
+    mutants.retain(|mutant| names.is_empty() || names.contains(&mutant.name));
+    // Every line is found before the first build starts.
+    let changes = mutants.iter().map(|mutant| change(workspace, mutant));
+    let changes = changes.collect::<Outcome<Vec<_>>>()?;
     let lab = Laboratory::new(workspace)?;
-    lab.models_pass_unchanged(&mutants, models)?;
+    lab.models_pass_unchanged(&mutants)?;
 
     // A compiler spends half its time on one core, and a model all of it.
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(changes.len());
@@ -115,7 +89,7 @@ fn check_some(
     });
     let rows: Outcome<Vec<Vec<Row>>> = rows;
     let mut rows: Vec<Row> = rows?.into_iter().flatten().collect();
-    rows.sort_by_key(|row| mutants.iter().position(|mutant| *mutant == row.mutant));
+    rows.sort_by_key(|row| mutants.iter().position(|mutant| mutant == row.mutant));
     println!("\n{}", table(&rows));
     let bad: Vec<String> = rows.iter().filter_map(Row::complaint).collect();
     crate::command::fail_if_any(bad)
@@ -123,6 +97,14 @@ fn check_some(
 
 /// A mutant, its file as it is, and as the mutant has it.
 type Change<'a> = (&'a Mutant, String, String);
+
+fn change<'a>(workspace: &Workspace, mutant: &'a Mutant) -> Outcome<Change<'a>> {
+    let original = read(&workspace.root.join(&mutant.file))?;
+    let changed = mutant.apply(&original).map_err(|error| {
+        Failure::DidNotRun(format!("{}: mutant `{}`: {error}", mutant.source, mutant.name))
+    })?;
+    Ok((mutant, original, changed))
+}
 
 /// Tries out the next of `changes` in `lab` until there is none.
 fn try_out_each<'a>(
@@ -333,9 +315,9 @@ impl Laboratory {
         Ok(Laboratory { home: home.to_owned(), tree, target, logs: home.join("logs") })
     }
 
-    fn models_pass_unchanged(&self, mutants: &[&Mutant], known: Models) -> Outcome {
+    fn models_pass_unchanged(&self, mutants: &[Mutant]) -> Outcome {
         let mut groups: BTreeMap<_, Vec<&Mutant>> = BTreeMap::new();
-        for &mutant in mutants {
+        for mutant in mutants {
             groups.entry((&mutant.package, &mutant.env)).or_default().push(mutant);
         }
         for ((package, env), group) in groups {
@@ -348,9 +330,6 @@ impl Laboratory {
                 if !tests.iter().any(|test| test == model) {
                     return Err(Failure::DidNotRun(no_such_model(package, model, &tests)));
                 }
-            }
-            if known == Models::HavePassed && env.is_empty() {
-                continue;
             }
             println!("(the models without a change: {})", models.join(", "));
             let mut cmd = binary.cmd().arg("--exact");
