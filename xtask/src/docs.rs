@@ -98,8 +98,10 @@ fn belongs_to_next(line: &str) -> bool {
 
 fn has_example<'a>(above: impl Iterator<Item = &'a str>) -> bool {
     let fences = above.filter_map(|line| line.strip_prefix("///")?.trim().strip_prefix("```"));
-    let runs =
-        |info: &str| info.split(',').all(|word| matches!(word, "" | "rust" | "should_panic"));
+    let runs = |info: &str| {
+        info.split(',')
+            .all(|word| matches!(word, "" | "rust" | "should_panic" | "standalone_crate"))
+    };
     fences.step_by(2).any(runs) // Every other one ends a block.
 }
 

@@ -85,7 +85,7 @@ pub struct HeldLock {
 /// Has all locks written down that are taken from now on; or no more. Says whether they were before. In a forked child, for
 /// this thread only.
 ///
-/// ```
+/// ```standalone_crate
 /// use strands_sched::held;
 ///
 /// assert!(!held::track(true));
@@ -113,7 +113,7 @@ pub fn track(on: bool) -> bool {
 
 /// Whether locks are written down.
 ///
-/// ```
+/// ```standalone_crate
 /// assert!(!strands_sched::held::is_tracking());
 /// ```
 pub fn is_tracking() -> bool {
@@ -122,7 +122,7 @@ pub fn is_tracking() -> bool {
 
 /// All that are written down: taken while that was wanted, and not yet released.
 ///
-/// ```
+/// ```standalone_crate
 /// assert!(strands_sched::held::all().is_empty(), "nobody has asked for it");
 /// ```
 pub fn all() -> Vec<HeldLock> {
@@ -153,7 +153,7 @@ pub fn all() -> Vec<HeldLock> {
 
 /// With what the word of a lock is compared to find it free: see [the module](self).
 ///
-/// ```
+/// ```standalone_crate
 /// assert_eq!(strands_sched::held::free(), 0);
 /// ```
 #[inline(always)]
@@ -163,7 +163,7 @@ pub fn free() -> u64 {
 
 /// With what the word of a lock that counts readers is compared to find them few: see [the module](self).
 ///
-/// ```
+/// ```standalone_crate
 /// assert_eq!(strands_sched::held::few(), strands_sched::held::FEW);
 /// ```
 #[inline(always)]
@@ -183,7 +183,7 @@ const IMPOSSIBLE: u64 = u64::MAX;
 /// Says that the running party has just taken the lock with this `word`, which nobody else releases. `object` is the lock, as
 /// in waits for it.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// use strands_sched::held::{self, Kind};
 /// use strands_sched::{mark, owner, with_current_task};
@@ -229,7 +229,7 @@ pub fn forget(word: &AtomicU64) {
 /// Says that the running party has just become a reader of the lock with this `word`, which counts readers from its lowest
 /// bit on.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// use strands_sched::{held, owner};
 ///
@@ -261,7 +261,7 @@ pub fn note_reader(word: &AtomicU64, object: usize) {
 /// Lets `become_readers` change this `word`, of a lock that is held for writing, so that two readers hold it and it is
 /// [`TRACKED`] as before: its holder, and the books. False: it is not in the books, and was not changed.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// use strands_sched::held::{self, Kind};
 /// use strands_sched::owner::TRACKED;

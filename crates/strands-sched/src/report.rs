@@ -65,7 +65,7 @@ const CHUNK_FIBERS: usize = 1024;
 
 /// What a fiber is about.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::time::Duration;
 /// use strands_sched::{Builder, FiberState, SpawnOptions, collect};
 ///
@@ -88,7 +88,7 @@ pub enum FiberState {
 
 /// What is known of one fiber.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::time::Duration;
 /// use strands_sched::{Builder, FiberReport, FiberState, SpawnOptions, collect, sleep_until, spawn_on};
 ///
@@ -132,7 +132,7 @@ pub struct FiberReport {
 
 /// What a fiber waits for.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::time::Duration;
 /// use strands_sched::{Builder, SpawnOptions, WaitReport, collect, spawn_on};
 ///
@@ -192,7 +192,7 @@ impl WaitReport {
 
     /// Whether something is armed that ends the wait: a time limit, a descriptor, a thread of the pool.
     ///
-    /// ```
+    /// ```standalone_crate
     /// use std::time::Duration;
     /// use strands_sched::{Builder, SpawnOptions, collect, sleep_until, spawn_on};
     ///
@@ -217,7 +217,7 @@ impl WaitReport {
 
 /// What one worker said of its fibers.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::time::Duration;
 /// use strands_sched::{Builder, WorkerReport, collect};
 ///
@@ -251,7 +251,7 @@ pub struct WorkerReport {
 
 /// What is known of the fibers of one runtime.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::time::Duration;
 /// use strands_sched::{Builder, RuntimeReport, SpawnOptions, collect};
 ///
@@ -279,7 +279,7 @@ pub struct RuntimeReport {
 impl RuntimeReport {
     /// All fibers that are described.
     ///
-    /// ```
+    /// ```standalone_crate
     /// use std::time::Duration;
     /// use strands_sched::{Builder, collect};
     ///
@@ -297,7 +297,7 @@ impl RuntimeReport {
 /// A worker that says nothing for `patience` is described from outside. A fiber that asks is shown as
 /// running. In a [forked child](crate::in_forked_child) there is nobody to ask.
 ///
-/// ```
+/// ```standalone_crate
 /// use std::time::Duration;
 /// use strands_sched::{Builder, SpawnOptions, collect};
 ///

@@ -681,7 +681,7 @@ impl Builder {
     /// Has `token` called on each worker's thread when it starts: what it returns is in reports, for who wants to find
     /// that thread.
     ///
-    /// ```
+    /// ```standalone_crate
     /// use std::time::Duration;
     /// use strands_sched::collect;
     ///
@@ -697,7 +697,7 @@ impl Builder {
     /// Has reports go by `clock`, which says for how many nanoseconds the calling thread has run, where they say how long
     /// fibers were held up for them; else by the time that passed, in which the system may have run others.
     ///
-    /// ```
+    /// ```standalone_crate
     /// use std::time::Duration;
     /// use strands_sched::collect;
     ///

@@ -239,7 +239,7 @@ fn aside<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 /// cost; while it is off they cost nothing more than without it. An `RwLock` that is always read by somebody, without a gap,
 /// has the cost until there is one.
 ///
-/// ```
+/// ```standalone_crate
 /// use strands::{debug, sync::Mutex};
 ///
 /// let runtime = strands::Runtime::builder().workers(1).build()?;
@@ -268,7 +268,7 @@ pub fn track_locks(on: bool) -> bool {
 ///
 /// What the system says if the handler or the thread cannot be had; `Unsupported` where there is no such signal.
 ///
-/// ```
+/// ```standalone_crate
 /// # if cfg!(unix) {
 /// strands::debug::dump_on_sigquit()?;
 /// # }

@@ -21,6 +21,8 @@ fn tracked<R>(test: impl FnOnce() -> R) -> R {
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     assert_eq!(holds(), BTreeMap::new());
+    let text = dump().to_string();
+    assert!(text.contains("call strands::debug::track_locks(true)"), "{text}");
     assert!(!track_locks(true));
     let result = test();
     assert_eq!(holds(), BTreeMap::new(), "nothing is held any more");
@@ -123,8 +125,6 @@ fn who_holds_what_nobody_waits_for_is_listed() {
         by_me(each);
         std::thread::Builder::new().name("me".into()).spawn(each).unwrap().join().unwrap();
     });
-    let text = dump().to_string();
-    assert!(text.contains("call strands::debug::track_locks(true)"), "{text}");
 }
 
 #[test]
