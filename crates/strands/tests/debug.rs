@@ -15,10 +15,12 @@ use serde_json::Value;
 use strands::cancel::{CancelToken, is_cancelled, uncancellable};
 use strands::debug::{Dump, dump};
 use strands::net::{TcpListener, TcpStream};
-use strands::sync::{Barrier, Condvar, Mutex, Notify, RwLock, Semaphore, channel, mpsc, watch};
+use strands::sync::{
+    Barrier, Condvar, Mutex, Notify, RwLock, Semaphore, broadcast, channel, mpsc, oneshot, watch,
+};
 use strands::thread::{self, Builder, Placement};
 use strands::time::timeout;
-use strands::{Runtime, select, unblock};
+use strands::{FiberGroup, Runtime, select, unblock};
 use thread_common::{child, child_case, errors, runtime, stress, text};
 
 /// The reasons for which a test may be skipped.
@@ -960,5 +962,77 @@ fn sigquit_prints_a_dump_though_all_workers_hang() {
         }
         let _ = child.kill();
         let _ = child.wait();
+    }
+}
+
+#[test]
+fn a_dump_says_of_each_operation_of_a_select_what_it_is_for() {
+    let runtime = Runtime::builder().workers(1).thread_name("selects").build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (full, _receiver) = channel::rendezvous::<()>();
+    let (_oneshot_sender, oneshot_receiver) = oneshot::channel::<()>();
+    let (_watch_sender, watch_receiver) = watch::channel(());
+    let (_broadcast_sender, broadcast_receiver) = broadcast::channel::<()>(1);
+    let group = Arc::new(FiberGroup::new());
+    let token = CancelToken::new();
+    let parked = runtime.spawn(|| named("parked").spawn(thread::park).unwrap()).join().unwrap();
+    runtime.run(|| group.spawn(thread::park));
+    let selects: [Box<dyn FnOnce() + Send>; 4] = [
+        Box::new(move || {
+            let mut oneshot_receiver = oneshot_receiver;
+            select! {
+                sent = send(full, ()) => ended(sent),
+                message = recv(oneshot_receiver) => ended(message),
+            }
+        }),
+        Box::new(move || {
+            let (mut watch_receiver, mut broadcast_receiver) = (watch_receiver, broadcast_receiver);
+            select! {
+                news = changed(watch_receiver) => ended(news),
+                message = recv(broadcast_receiver) => ended(message),
+            }
+        }),
+        {
+            let group = group.clone();
+            Box::new(move || {
+                let (notify, semaphore) = (Notify::new(), Semaphore::new(0));
+                select! {
+                    () = notified(notify) => {}
+                    permit = acquire(semaphore) => ended(permit),
+                    next = join_next(group) => ended(next),
+                }
+            })
+        },
+        Box::new(move || {
+            let mut parked = parked;
+            select! {
+                connection = readable(listener) => ended(connection),
+                cancel = cancelled(token) => ended(cancel),
+                result = join(parked) => ended(result),
+                default(Duration::from_secs(1_000_000)) => {}
+            }
+        }),
+    ];
+    runtime.run(|| {
+        for (select, name) in selects.into_iter().zip(["0", "1", "2", "3"]) {
+            drop(named(name).spawn(select).unwrap());
+        }
+    });
+    dump_when("selects", |fibers| ["0", "1", "2", "3"].iter().all(|name| is_parked(fibers, name)));
+    let text = dump().to_string();
+    for part in [
+        " over channel::Sender::send 0x",
+        ", oneshot::Receiver::recv 0x",
+        " over watch::Receiver::changed 0x",
+        ", broadcast::Receiver::recv 0x",
+        " over Notify::notified 0x",
+        ", Semaphore::acquire 0x",
+        ", FiberGroup::join_next 0x",
+        " over readable of descriptor ",
+        ", CancelToken::wait 0x",
+        ", join of fiber 'parked'",
+        "; time is up in 9",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
     }
 }
