@@ -6,9 +6,9 @@ use loom::thread;
 use strands_sched::held::Kind;
 use strands_sched::{Outcome, held};
 
+use super::rwlock::{Guarded, beside};
 use super::{add_one, model, passed};
 use crate::Mutex;
-use crate::rwlock::RawRwLock;
 
 /// As [`model`], with the books kept.
 fn tracked(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
@@ -20,50 +20,9 @@ fn tracked(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     held::track(false);
 }
 
-/// A lock, and what it guards.
-struct Guarded {
-    lock: RawRwLock,
-    count: UnsafeCell<usize>,
-}
-
-impl Guarded {
-    fn new() -> Arc<Guarded> {
-        Arc::new(Guarded { lock: RawRwLock::new(), count: UnsafeCell::new(0) })
-    }
-
-    fn write(&self) {
-        assert_eq!(self.lock.write_until(None), Outcome::Woken);
-        // SAFETY: the lock is held for writing; loom checks it.
-        self.count.with_mut(|count| unsafe { *count += 1 });
-        self.lock.write_unlock();
-    }
-
-    fn read(&self) {
-        assert_eq!(self.lock.read_until(None), Outcome::Woken);
-        self.leave();
-    }
-
-    fn read_and_write(&self) {
-        self.read();
-        self.write();
-    }
-
-    fn leave(&self) {
-        // SAFETY: the lock is held for reading; loom checks it.
-        self.count.with(|count| unsafe { *count });
-        self.lock.read_unlock();
-    }
-
-    /// Nobody holds it, the books neither.
-    fn is_free(&self) {
-        assert!(self.lock.try_write());
-        self.lock.write_unlock();
-    }
-}
-
-fn beside(guarded: &Arc<Guarded>, act: fn(&Guarded)) -> thread::JoinHandle<()> {
-    let guarded = guarded.clone();
-    thread::spawn(move || act(&guarded))
+fn read_and_write(guarded: &Guarded) {
+    guarded.read();
+    guarded.write();
 }
 
 #[test]
@@ -81,10 +40,10 @@ fn held_mutex_of_two() {
 fn held_by_two_readers_and_a_writer() {
     tracked(2, || {
         let guarded = Guarded::new();
-        let other = beside(&guarded, Guarded::read_and_write);
+        let other = beside(&guarded, read_and_write);
         guarded.read();
         other.join().unwrap();
-        guarded.is_free();
+        guarded.is_free(1);
     });
 }
 
@@ -93,12 +52,12 @@ fn held_by_a_writer_that_becomes_a_reader() {
     tracked(2, || {
         let guarded = Guarded::new();
         assert_eq!(guarded.lock.write_until(None), Outcome::Woken);
-        let other = beside(&guarded, Guarded::read_and_write);
+        let other = beside(&guarded, read_and_write);
         guarded.lock.downgrade();
         assert!(held::all().iter().all(|held| held.kind == Kind::Read));
         guarded.leave();
         other.join().unwrap();
-        guarded.is_free();
+        guarded.is_free(1);
     });
 }
 
@@ -117,7 +76,7 @@ fn held_while_a_writer_gives_up() {
         guarded.leave();
         reader.join().unwrap();
         writer.join().unwrap();
-        guarded.is_free();
+        guarded.is_free(0);
     });
 }
 
@@ -127,10 +86,10 @@ fn held_by_one_reader_of_two() {
     tracked(2, || {
         let guarded = Guarded::new();
         guarded.lock.join_unlisted();
-        let other = beside(&guarded, Guarded::read_and_write);
+        let other = beside(&guarded, read_and_write);
         guarded.leave();
         other.join().unwrap();
-        guarded.is_free();
+        guarded.is_free(1);
     });
 }
 
@@ -143,6 +102,6 @@ fn held_by_a_reader_that_another_leaves_for() {
         let other = beside(&guarded, Guarded::leave);
         guarded.read();
         other.join().unwrap();
-        guarded.is_free();
+        guarded.is_free(0);
     });
 }

@@ -12,13 +12,13 @@ use super::{model, passed};
 use crate::rwlock::RawRwLock;
 
 /// A lock, and what it guards.
-struct Guarded {
-    lock: RawRwLock,
+pub(super) struct Guarded {
+    pub(super) lock: RawRwLock,
     count: UnsafeCell<usize>,
 }
 
 impl Guarded {
-    fn new() -> Arc<Guarded> {
+    pub(super) fn new() -> Arc<Guarded> {
         Arc::new(Guarded { lock: RawRwLock::new(), count: UnsafeCell::new(0) })
     }
 
@@ -34,27 +34,31 @@ impl Guarded {
         self.count.with(|count| unsafe { *count })
     }
 
-    fn write(&self) {
+    pub(super) fn write(&self) {
         assert_eq!(self.lock.write_until(None), Outcome::Woken);
         self.add_one();
         self.lock.write_unlock();
     }
 
-    fn read(&self) {
+    pub(super) fn read(&self) {
         assert_eq!(self.lock.read_until(None), Outcome::Woken);
+        self.leave();
+    }
+
+    pub(super) fn leave(&self) {
         self.get();
         self.lock.read_unlock();
     }
 
     /// Nobody holds it, and nobody is said to wait.
-    fn is_free(&self, count: usize) {
+    pub(super) fn is_free(&self, count: usize) {
         assert!(self.lock.try_write());
         assert_eq!(self.get(), count, "a write was lost");
         self.lock.write_unlock();
     }
 }
 
-fn beside(guarded: &Arc<Guarded>, act: fn(&Guarded)) -> thread::JoinHandle<()> {
+pub(super) fn beside(guarded: &Arc<Guarded>, act: fn(&Guarded)) -> thread::JoinHandle<()> {
     let guarded = guarded.clone();
     thread::spawn(move || act(&guarded))
 }
